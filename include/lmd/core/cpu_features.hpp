@@ -1,0 +1,33 @@
+/// \file  Which instruction sets this processor has, as one value that kernels are chosen by.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace lmd {
+
+/// Ordered: each set contains the ones before it. No kernel needs anything between two of them.
+enum class CpuIsa {
+  kScalar,  ///< plain C++
+  kAvx2,    ///< AVX2, FMA, F16C
+  kAvx512,  ///< AVX-512 F, BW, DQ, VL
+};
+
+[[nodiscard]] inline const char* to_string(CpuIsa isa) {
+  return isa == CpuIsa::kAvx512 ? "avx512" : isa == CpuIsa::kAvx2 ? "avx2" : "scalar";
+}
+
+/// The best set that this processor and its operating system support.
+[[nodiscard]] inline CpuIsa best_cpu_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                        __builtin_cpu_supports("f16c");
+  if (!has_avx2) return CpuIsa::kScalar;
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return has_avx512 ? CpuIsa::kAvx512 : CpuIsa::kAvx2;
+#else
+  return CpuIsa::kScalar;
+#endif
+}
+
+}  // namespace lmd

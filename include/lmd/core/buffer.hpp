@@ -4,13 +4,13 @@
 
 #include <lmd/core/error.hpp>
 
-#include <sys/mman.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <type_traits>
 #include <utility>
+
+#include <sys/mman.h>
 
 namespace lmd {
 
@@ -28,8 +28,8 @@ class Buffer {
     LMD_REQUIRE(size >= 0 && size <= INT64_MAX / static_cast<std::int64_t>(sizeof(T)),
                 ErrorCode::kCapacity, "buffer of " + std::to_string(size) + " elements");
     if (size == 0) return;
-    void* at = ::mmap(nullptr, size_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                      -1, 0);
+    void* at =
+        ::mmap(nullptr, size_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     LMD_REQUIRE(at != MAP_FAILED, ErrorCode::kCapacity,
                 "cannot allocate " + std::to_string(size_bytes()) + " bytes");
     data_ = static_cast<T*>(at);
@@ -50,7 +50,9 @@ class Buffer {
   [[nodiscard]] T* data() { return data_; }
   [[nodiscard]] const T* data() const { return data_; }
   [[nodiscard]] std::int64_t size() const { return size_; }
-  [[nodiscard]] std::size_t size_bytes() const { return static_cast<std::size_t>(size_) * sizeof(T); }
+  [[nodiscard]] std::size_t size_bytes() const {
+    return static_cast<std::size_t>(size_) * sizeof(T);
+  }
   [[nodiscard]] T& operator[](std::int64_t i) { return data_[i]; }
   [[nodiscard]] const T& operator[](std::int64_t i) const { return data_[i]; }
   [[nodiscard]] T* begin() { return data_; }

@@ -30,9 +30,9 @@ class Error : public std::runtime_error {
 }  // namespace lmd
 
 /// Throws Error(code, msg) unless `cond` holds. `msg` is evaluated only then.
-#define LMD_REQUIRE(cond, code, msg)          \
-  do {                                        \
-    if (!(cond)) {                            \
-      throw ::lmd::Error((code), (msg));      \
-    }                                         \
+#define LMD_REQUIRE(cond, code, msg)     \
+  do {                                   \
+    if (!(cond)) {                       \
+      throw ::lmd::Error((code), (msg)); \
+    }                                    \
   } while (false)

@@ -4,10 +4,6 @@
 
 #include <lmd/core/error.hpp>
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
@@ -15,6 +11,10 @@
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace lmd {
 
@@ -49,8 +49,7 @@ class File {
   /// Copies bytes [offset, offset + n) to `to`.
   /// \throws Error(kFormat) when the file ends before, Error(kIo) when reading fails.
   void read(std::int64_t offset, void* to, std::int64_t n) const {
-    LMD_REQUIRE(offset >= 0 && n >= 0 && offset <= size_ && n <= size_ - offset,
-                ErrorCode::kFormat,
+    LMD_REQUIRE(offset >= 0 && n >= 0 && offset <= size_ && n <= size_ - offset, ErrorCode::kFormat,
                 path_ + ": ends at byte " + std::to_string(size_) + ", expected " +
                     std::to_string(n) + " bytes at " + std::to_string(offset));
     auto* at = static_cast<char*>(to);

@@ -23,7 +23,8 @@ class ThreadPool {
   explicit ThreadPool(int threads) {
     LMD_REQUIRE(threads >= 1 && threads <= 256, ErrorCode::kConfig,
                 "threads must be 1 to 256, not " + std::to_string(threads));
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    for (int i = 1; i < threads; ++i)
+      workers_.emplace_back([this, i] { work(i); });
   }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -31,7 +32,8 @@ class ThreadPool {
     stop_ = true;
     epoch_.fetch_add(1);
     epoch_.notify_all();
-    for (std::thread& t : workers_) t.join();
+    for (std::thread& t : workers_)
+      t.join();
   }
 
   [[nodiscard]] int size() const { return static_cast<int>(workers_.size()) + 1; }
@@ -50,7 +52,8 @@ class ThreadPool {
     epoch_.fetch_add(1, std::memory_order_release);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) epoch_.notify_all();
     f(0);
-    while (pending_.load(std::memory_order_acquire) != 0) pause();
+    while (pending_.load(std::memory_order_acquire) != 0)
+      pause();
   }
 
  private:
@@ -116,12 +119,14 @@ void parallel_ranges(ThreadPool* pool, std::int64_t n, std::int64_t step, F&& f)
 template <class F>
 void parallel_tasks(ThreadPool* pool, int n, F&& f) {
   if (pool == nullptr || pool->size() == 1 || n <= 1) {
-    for (int task = 0; task < n; ++task) f(task);
+    for (int task = 0; task < n; ++task)
+      f(task);
     return;
   }
   std::atomic<int> next{0};
   pool->run([&](int) {
-    for (int task = next.fetch_add(1); task < n; task = next.fetch_add(1)) f(task);
+    for (int task = next.fetch_add(1); task < n; task = next.fetch_add(1))
+      f(task);
   });
 }
 

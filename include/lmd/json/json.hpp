@@ -6,13 +6,13 @@
 #include <lmd/core/error.hpp>
 #include <lmd/core/file.hpp>
 
-#include <nlohmann/json.hpp>
-
 #include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include <nlohmann/json.hpp>
 
 namespace lmd::json {
 
@@ -103,7 +103,9 @@ class Object {
     require(ok, key, v, "an integer from " + std::to_string(min) + " to " + std::to_string(max));
     return v.get<std::int64_t>();
   }
-  [[nodiscard]] std::int64_t integer_or(const char* key, std::int64_t min, std::int64_t max,
+  [[nodiscard]] std::int64_t integer_or(const char* key,
+                                        std::int64_t min,
+                                        std::int64_t max,
                                         std::int64_t fallback) const {
     return has(key) ? integer(key, min, max) : fallback;
   }

@@ -1,0 +1,75 @@
+# Checks of the tree itself: headers stand alone, include downwards only, can be consumed in every
+# documented way, and the checkers and the runner are able to fail.
+
+# One translation unit per header: proves that it needs nothing included before it.
+file(GLOB_RECURSE lmd_headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_DEPENDS
+     ${PROJECT_SOURCE_DIR}/include/lmd/*.hpp ${PROJECT_SOURCE_DIR}/include/lmd/*.cuh)
+add_library(header_self_test OBJECT)
+set_target_properties(header_self_test PROPERTIES LINKER_LANGUAGE CXX)
+target_link_libraries(header_self_test PRIVATE lmd_strict)
+target_compile_options(header_self_test PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O0>)
+set(all_hpp "")
+foreach(header IN LISTS lmd_headers)
+  cmake_path(GET header EXTENSION LAST_ONLY ext)
+  string(MAKE_C_IDENTIFIER ${header} name)
+  if(ext STREQUAL ".hpp")
+    set(tu ${CMAKE_CURRENT_BINARY_DIR}/self/${name}.cpp)
+    string(APPEND all_hpp "#include <${header}>\n")
+  elseif(LMD_CUDA)
+    set(tu ${CMAKE_CURRENT_BINARY_DIR}/self/${name}.cu)
+  else()
+    continue()
+  endif()
+  file(CONFIGURE OUTPUT ${tu} CONTENT "#include <${header}>\n")
+  target_sources(header_self_test PRIVATE ${tu})
+endforeach()
+
+add_test(NAME layers COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/check_layers.py
+                             ${PROJECT_SOURCE_DIR})
+add_test(NAME layers_self_test COMMAND ${Python3_EXECUTABLE}
+                                       ${CMAKE_CURRENT_SOURCE_DIR}/check_layers.py --self-test)
+
+# The runner must be able to report red.
+add_executable(planted_failure runner/planted_failure.cpp $<TARGET_OBJECTS:test_main>)
+target_link_libraries(planted_failure PRIVATE lmd_strict doctest::doctest)
+add_test(NAME runner/exits_nonzero_on_failure COMMAND planted_failure)
+set_tests_properties(runner/exits_nonzero_on_failure PROPERTIES WILL_FAIL ON)
+add_test(NAME runner/exits_nonzero_when_nothing_matches COMMAND planted_failure --test-case=none)
+set_tests_properties(runner/exits_nonzero_when_nothing_matches PROPERTIES WILL_FAIL ON)
+add_test(NAME runner/counts_failures COMMAND planted_failure)
+set_tests_properties(runner/counts_failures PROPERTIES PASS_REGULAR_EXPRESSION
+                                                       "\n1 passed, 1 failed\n$")
+
+# Two translation units with every header: anything that is not inline is defined twice.
+file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/odr/all_headers.inc CONTENT "${all_hpp}" @ONLY)
+add_executable(two_tu_odr consume/two_tu_odr/first.cpp consume/two_tu_odr/second.cpp)
+target_include_directories(two_tu_odr PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/odr)
+target_link_libraries(two_tu_odr PRIVATE lmd_strict)
+target_compile_options(two_tu_odr PRIVATE -O0)
+add_test(NAME consume/two_tu_odr COMMAND two_tu_odr)
+
+add_test(NAME consume/bare_include
+         COMMAND sh -c "\"$1\" -std=c++20 -I \"$2\" \"$3\" -o bare_include && ./bare_include" sh
+                 ${CMAKE_CXX_COMPILER} ${PROJECT_SOURCE_DIR}/include
+                 ${CMAKE_CURRENT_SOURCE_DIR}/consume/bare_include/main.cpp)
+add_test(NAME consume/must_not_compile
+         COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/consume/must_not_compile/check.py
+                 ${CMAKE_CXX_COMPILER} ${PROJECT_SOURCE_DIR}/include)
+
+# Another project takes lmd in: as a sub-folder, and installed.
+function(lmd_add_consumer name)
+  set(build ${CMAKE_CURRENT_BINARY_DIR}/consume/${name})
+  add_test(NAME consume/${name}
+           COMMAND ${CMAKE_CTEST_COMMAND}
+                   --build-and-test ${CMAKE_CURRENT_SOURCE_DIR}/consume/${name} ${build}
+                   --build-generator ${CMAKE_GENERATOR} --build-noclean
+                   --build-options -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} ${ARGN}
+                   --test-command ${build}/consumer)
+endfunction()
+set(prefix ${CMAKE_CURRENT_BINARY_DIR}/prefix)
+add_test(NAME consume/install COMMAND ${CMAKE_COMMAND} --install ${PROJECT_BINARY_DIR}
+                                      --component headers --prefix ${prefix})
+set_tests_properties(consume/install PROPERTIES FIXTURES_SETUP installed)
+lmd_add_consumer(add_subdirectory -DLMD_SOURCE=${PROJECT_SOURCE_DIR})
+lmd_add_consumer(find_package -DCMAKE_PREFIX_PATH=${prefix} -DLMD_VERSION=${PROJECT_VERSION})
+set_tests_properties(consume/find_package PROPERTIES FIXTURES_REQUIRED installed)

@@ -44,7 +44,8 @@ int main(int argc, char** argv) {
   const int status = context.run();
   if (!totals.ran) return status;
   if (totals.cases == 0) {
-    std::puts("no test case matches: a filter that selects nothing is a failure\n0 passed, 1 failed");
+    std::puts("no test case matches: a filter that selects nothing is a failure");
+    std::puts("0 passed, 1 failed");
     return 1;
   }
   std::printf("%u passed, %u failed\n", totals.cases - totals.failed, totals.failed);

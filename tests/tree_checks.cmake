@@ -40,6 +40,9 @@ add_test(NAME runner/counts_failures COMMAND planted_failure)
 set_tests_properties(runner/counts_failures PROPERTIES PASS_REGULAR_EXPRESSION
                                                        "\n1 passed, 1 failed\n$")
 
+add_test(NAME runner/sums_reports COMMAND ${Python3_EXECUTABLE}
+                                          ${CMAKE_CURRENT_SOURCE_DIR}/summary.py --self-test)
+
 # Two translation units with every header: anything that is not inline is defined twice.
 file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/odr/all_headers.inc CONTENT "${all_hpp}" @ONLY)
 add_executable(two_tu_odr consume/two_tu_odr/first.cpp consume/two_tu_odr/second.cpp)

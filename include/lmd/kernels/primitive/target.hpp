@@ -1,0 +1,24 @@
+/// \file  Marks code that may use more instructions than the build's baseline.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Everything between LMD_TARGET_AVX2_ and LMD_TARGET_END_ may use AVX2, FMA and F16C (or AVX-512
+// F, BW, DQ and VL), lambdas and template instances included. A plain target attribute would not
+// reach those. Whoever calls such code has asked best_cpu_isa() before.
+#if defined(__clang__)
+#  define LMD_TARGET_AVX2_                                                                 \
+    _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,f16c\"))), apply_to = " \
+            "function)")
+#  define LMD_TARGET_AVX512_                                                                   \
+    _Pragma(                                                                                   \
+        "clang attribute "                                                                     \
+        "push(__attribute__((target(\"avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c\"))), " \
+        "apply_to = function)")
+#  define LMD_TARGET_END_ _Pragma("clang attribute pop")
+#else
+#  define LMD_TARGET_AVX2_ _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma,f16c\")")
+#  define LMD_TARGET_AVX512_    \
+    _Pragma("GCC push_options") \
+        _Pragma("GCC target(\"avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c\")")
+#  define LMD_TARGET_END_ _Pragma("GCC pop_options")
+#endif

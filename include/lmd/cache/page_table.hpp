@@ -5,6 +5,7 @@
 #include <lmd/cache/block_pool.hpp>
 #include <lmd/cache/tile.hpp>
 
+#include <utility>
 #include <vector>
 
 namespace lmd::cache {
@@ -18,6 +19,9 @@ class PageTable {
 
   /// Takes over the caller's reference.
   void push_back(int page) { ids_.push_back(page); }
+
+  /// Takes over the caller's reference of `id` and gives the one of the page before to the caller.
+  int replace(int page, int id) { return std::exchange(ids_[page], id); }
 
   /// Releases every page.
   void clear(BlockPool& pool) {

@@ -48,14 +48,20 @@ class PrefixTree {
     return m;
   }
 
-  /// Remembers `page` (64 `tokens` after those of `parent`). Returns its node, or that of an equal
-  /// page already remembered; then `page` stays the caller's alone.
-  int insert(int parent, std::span<const int> tokens, double rope_base, int page) {
+  /// Remembers page `index` of a sequence, which holds 64 `tokens` after those of `parent`, and
+  /// returns its node. Where an equal page is remembered already, the sequence's table takes that
+  /// one instead and lets go of its own: a sequence thus holds the pages of its whole path, and no
+  /// node that it may insert under can be forgotten.
+  int insert(
+      int parent, std::span<const int> tokens, double rope_base, PageTable& table, int index) {
     const int known = find(parent, tokens, rope_base);
     if (known >= 0) {
+      pool_->retain(nodes_[known].page);
+      pool_->release(table.replace(index, nodes_[known].page));
       touch_path(known);
       return known;
     }
+    const int page = table[index];
     int node = 0;
     if (unused_.empty()) {
       node = static_cast<int>(nodes_.size());

@@ -1,9 +1,9 @@
 /// \file  The one main of every test executable: doctest, then `N passed, N failed` as last line.
 // SPDX-License-Identifier: Apache-2.0
 #define DOCTEST_CONFIG_IMPLEMENT
-#include <doctest/doctest.h>
-
 #include <cstdio>
+
+#include <doctest/doctest.h>
 
 namespace {
 

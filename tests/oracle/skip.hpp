@@ -2,11 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <sys/stat.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+
+#include <sys/stat.h>
 
 namespace lmd::test {
 

@@ -59,8 +59,8 @@ inline TensorEntry parse_entry(const json::Json& value,
     tensor.shape.push_back(n.get<std::int64_t>());
   }
   const json::Json& offsets = entry.array("data_offsets");
-  const bool is_pair = offsets.size() == 2 && offsets[0].is_number_unsigned() &&
-                       offsets[1].is_number_unsigned();
+  const bool is_pair =
+      offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned();
   LMD_REQUIRE(is_pair, ErrorCode::kFormat,
               where + ": data_offsets is " + json::shown(offsets) + ", expected [begin, end]");
   const auto begin = offsets[0].get<std::uint64_t>();
@@ -152,9 +152,7 @@ struct TensorRef {
 
   [[nodiscard]] explicit operator bool() const { return entry != nullptr; }
   /// How messages name it.
-  [[nodiscard]] std::string where() const {
-    return file->path() + ": tensor " + shown_name(name);
-  }
+  [[nodiscard]] std::string where() const { return file->path() + ": tensor " + shown_name(name); }
   void read(void* to) const { file->read(*entry, 0, to, entry->bytes); }
   void read(std::int64_t from, void* to, std::int64_t n) const { file->read(*entry, from, to, n); }
 };

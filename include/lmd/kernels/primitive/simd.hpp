@@ -97,6 +97,10 @@ inline Vec scale_by_power_of_two(Vec a, Vec n) {
 inline Vec select_first(int n, Vec a, Vec b) {
   return generate([&](int i) { return i < n ? a.lane[i] : b.lane[i]; });
 }
+/// x where a < b, else (also where one is NaN) y.
+inline Vec select_less(Vec a, Vec b, Vec x, Vec y) {
+  return generate([&](int i) { return a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i]; });
+}
 /// kLanes bytes as unsigned or signed numbers.
 inline Vec load_u8(const std::uint8_t* p) {
   return generate([&](int i) { return static_cast<float>(p[i]); });
@@ -114,6 +118,13 @@ inline float sum(Vec a) {
   for (float x : a.lane)
     s += x;
   return s;
+}
+/// out[0..3] = the sums of four registers, each added up in the same order whatever its place.
+inline void store_sums(float* out, Vec a, Vec b, Vec c, Vec d) {
+  out[0] = sum(a);
+  out[1] = sum(b);
+  out[2] = sum(c);
+  out[3] = sum(d);
 }
 inline float largest(Vec a) {
   float m = a.lane[0];
@@ -209,6 +220,9 @@ inline Vec select_first(int n, Vec a, Vec b) {
   return _mm256_blendv_ps(b, a,
                           _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lanes)));
 }
+inline Vec select_less(Vec a, Vec b, Vec x, Vec y) {
+  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+}
 inline __m128i load_8_bytes(const std::uint8_t* p) {
   return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
 }
@@ -227,6 +241,14 @@ inline float sum(Vec a) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+/// Within each half ((0 + 2) + (1 + 3)), then the halves: 11 instructions for four sums.
+inline void store_sums(float* out, Vec a, Vec b, Vec c, Vec d) {
+  const Vec ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+  const Vec cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+  const Vec halves =
+      _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
 }
 inline float largest(Vec a) {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -316,6 +338,9 @@ inline Vec select_first(int n, Vec a, Vec b) {
   const unsigned mask = n >= kLanes ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u;
   return _mm512_mask_blend_ps(static_cast<__mmask16>(mask), b, a);
 }
+inline Vec select_less(Vec a, Vec b, Vec x, Vec y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
 inline __m128i load_16_bytes(const std::uint8_t* p) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
 }
@@ -332,6 +357,20 @@ inline Pair load_nibbles(const std::uint8_t* p) {
 }
 inline float sum(Vec a) {
   return _mm512_reduce_add_ps(a);
+}
+inline __m256 add_halves(Vec a) {
+  return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+}
+inline void store_sums(float* out, Vec a, Vec b, Vec c, Vec d) {
+  const __m256 a8 = add_halves(a);
+  const __m256 b8 = add_halves(b);
+  const __m256 c8 = add_halves(c);
+  const __m256 d8 = add_halves(d);
+  const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a8, b8), _mm256_unpackhi_ps(a8, b8));
+  const __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c8, d8), _mm256_unpackhi_ps(c8, d8));
+  const __m256 halves =
+      _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
 }
 inline float largest(Vec a) {
   return _mm512_reduce_max_ps(a);

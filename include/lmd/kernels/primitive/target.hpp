@@ -6,15 +6,14 @@
 // F, BW, DQ and VL), lambdas and template instances included. A plain target attribute would not
 // reach those. Whoever calls such code has asked best_cpu_isa() before.
 #if defined(__clang__)
-#  define LMD_TARGET_AVX2_                                                                 \
-    _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,f16c\"))), apply_to = " \
-            "function)")
-#  define LMD_TARGET_AVX512_                                                                   \
-    _Pragma(                                                                                   \
-        "clang attribute "                                                                     \
-        "push(__attribute__((target(\"avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c\"))), " \
-        "apply_to = function)")
+// clang 14 takes one string literal only, which the formatter would split.
+// clang-format off
+#  define LMD_TARGET_AVX2_ \
+    _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,f16c\"))), apply_to = function)")
+#  define LMD_TARGET_AVX512_ \
+    _Pragma("clang attribute push(__attribute__((target(\"avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c\"))), apply_to = function)")
 #  define LMD_TARGET_END_ _Pragma("clang attribute pop")
+// clang-format on
 #else
 #  define LMD_TARGET_AVX2_ _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma,f16c\")")
 #  define LMD_TARGET_AVX512_    \

@@ -4,6 +4,7 @@
 
 #include <lmd/core/error.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -56,10 +57,9 @@ class PieceTable {
   }
 
   /// Makes `id` findable by its text. Of equal texts the first stays.
-  /// \throws Error(kInternal) never for ids that `add` made.
   void index(int id) {
     if (2 * (n_indexed_ + 1) > slots_.size()) grow();
-    std::int32_t& slot = slot_of((*this)[id]);
+    std::int32_t& slot = slots_[slot_of((*this)[id])];
     if (slot >= 0) return;
     slot = id;
     ++n_indexed_;
@@ -70,6 +70,7 @@ class PieceTable {
     while (slots_.size() < 2 * (n + 1)) grow();
   }
 
+  [[nodiscard]] std::size_t n_bytes() const { return bytes_.size(); }  ///< of all pieces together
   [[nodiscard]] int size() const { return static_cast<int>(ends_.size()); }
   [[nodiscard]] std::string_view operator[](int id) const {
     const auto i = static_cast<std::size_t>(id);
@@ -79,24 +80,24 @@ class PieceTable {
 
   /// The id indexed under `text`, -1 when there is none.
   [[nodiscard]] int find(std::string_view text) const {
-    if (slots_.empty()) return -1;
-    return const_cast<PieceTable*>(this)->slot_of(text);
+    return slots_.empty() ? -1 : slots_[slot_of(text)];
   }
 
  private:
   /// Where `text` is, or the free slot where it would go.
-  std::int32_t& slot_of(std::string_view text) {
+  [[nodiscard]] std::size_t slot_of(std::string_view text) const {
     const std::size_t mask = slots_.size() - 1;
     std::size_t at = hash_text(text) & mask;
     while (slots_[at] >= 0 && (*this)[slots_[at]] != text) at = (at + 1) & mask;
-    return slots_[at];
+    return at;
   }
 
   void grow() {
-    const std::vector<std::int32_t> old =
-        std::exchange(slots_, std::vector<std::int32_t>(std::max<std::size_t>(64, 2 * slots_.size()), -1));
+    constexpr std::size_t kFirstSize = 64;
+    std::vector<std::int32_t> old(std::max(kFirstSize, 2 * slots_.size()), -1);
+    old.swap(slots_);
     for (const std::int32_t id : old) {
-      if (id >= 0) slot_of((*this)[id]) = id;
+      if (id >= 0) slots_[slot_of((*this)[id])] = id;
     }
   }
 

@@ -203,7 +203,7 @@ class DecoderPlanner {
 class PlanReader {
  public:
   PlanReader(const Progress& progress, std::int64_t total_bytes)
-      : progress_(&progress), total_bytes_(total_bytes) {}
+      : progress_(progress), total_bytes_(total_bytes) {}
 
   [[nodiscard]] Matrix matrix(const MatrixPlan& plan) {
     const ModuleSource& first = plan.parts[0];
@@ -240,10 +240,10 @@ class PlanReader {
  private:
   void report(std::int64_t bytes) {
     done_bytes_ += bytes;
-    if (*progress_) (*progress_)(done_bytes_, total_bytes_);
+    if (progress_) progress_(done_bytes_, total_bytes_);
   }
 
-  const Progress* progress_;
+  Progress progress_;
   std::int64_t total_bytes_;
   std::int64_t done_bytes_ = 0;
   ReadScratch scratch_;

@@ -86,7 +86,7 @@ def check_includes(here, path, code_lines):
             yield f"{here} may not include {target}"
         if parts[0] in THIRD_PARTY and here not in THIRD_PARTY[parts[0]]:
             yield f"{here} may not include {target}, only {', '.join(THIRD_PARTY[parts[0]])} may"
-        if target in ("iostream", "sstream", "fstream"):
+        if target == "iostream":
             yield f"headers do not include <{target}>"
         if path.suffix == ".hpp" and CUDA_INCLUDE.search(target):
             yield f"a .hpp must compile without CUDA, yet includes {target}"

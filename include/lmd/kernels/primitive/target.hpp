@@ -15,9 +15,14 @@
 #  define LMD_TARGET_END_ _Pragma("clang attribute pop")
 // clang-format on
 #else
-#  define LMD_TARGET_AVX2_ _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma,f16c\")")
-#  define LMD_TARGET_AVX512_    \
-    _Pragma("GCC push_options") \
-        _Pragma("GCC target(\"avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c\")")
-#  define LMD_TARGET_END_ _Pragma("GCC pop_options")
+// The headers of gcc 12 give AVX-512 instructions an uninitialised operand that they do not read,
+// and warn of it wherever they are inlined (gcc bug 105593).
+#  define LMD_TARGET_AVX2_                                     \
+    _Pragma("GCC diagnostic push") _Pragma("GCC push_options") \
+        _Pragma("GCC target(\"avx2,fma,f16c\")")
+#  define LMD_TARGET_AVX512_                                                                    \
+    _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")        \
+        _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") _Pragma("GCC push_options") \
+            _Pragma("GCC target(\"avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c\")")
+#  define LMD_TARGET_END_ _Pragma("GCC pop_options") _Pragma("GCC diagnostic pop")
 #endif

@@ -59,6 +59,8 @@ inline constexpr int kMaxDepth = 64;
     return Json::parse(text);
   } catch (const Json::parse_error& e) {
     throw Error(ErrorCode::kFormat, where + ": not valid JSON at byte " + std::to_string(e.byte));
+  } catch (const Json::out_of_range&) {
+    throw Error(ErrorCode::kFormat, where + ": holds a number beyond the range of a double");
   }
 }
 

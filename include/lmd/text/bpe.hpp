@@ -38,8 +38,10 @@ inline constexpr std::size_t kAlphabetEnd = 0x144;
 /// The byte that each character spells, -1 for characters outside the alphabet.
 inline constexpr std::array<std::int16_t, kAlphabetEnd> kAlphabetBytes = [] {
   std::array<std::int16_t, kAlphabetEnd> bytes{};
-  for (auto& byte : bytes) byte = -1;
-  for (std::int16_t b = 0; b < 256; ++b) bytes[kByteAlphabet[static_cast<std::size_t>(b)]] = b;
+  for (auto& byte : bytes)
+    byte = -1;
+  for (std::int16_t b = 0; b < 256; ++b)
+    bytes[kByteAlphabet[static_cast<std::size_t>(b)]] = b;
   return bytes;
 }();
 
@@ -55,7 +57,8 @@ class MergeTable {
 
   explicit MergeTable(std::size_t n = 0) {
     std::size_t n_slots = 64;
-    while (n_slots < 2 * n + 2) n_slots *= 2;
+    while (n_slots < 2 * n + 2)
+      n_slots *= 2;
     slots_.resize(n_slots);
   }
 
@@ -86,13 +89,13 @@ class MergeTable {
 
 /// A byte-level BPE vocabulary.
 struct BpeModel {
-  std::string where;                         ///< the file, for errors
-  detail::PieceTable tokens;                 ///< spelled in the byte alphabet; all are indexed
-  detail::MergeTable merges;                 ///< of token ids
+  std::string where;          ///< the file, for errors
+  detail::PieceTable tokens;  ///< spelled in the byte alphabet; all are indexed
+  detail::MergeTable merges;  ///< of token ids
   PreTokenizer pre_tokenizer = PreTokenizer::kGpt2;
-  bool is_nfc = false;                       ///< text is brought into normal form C first
-  bool ignores_merges = false;               ///< a whole part that is a token is taken as it is
-  int unk_id = -1;                           ///< for bytes without a token; -1: they are dropped
+  bool is_nfc = false;          ///< text is brought into normal form C first
+  bool ignores_merges = false;  ///< a whole part that is a token is taken as it is
+  int unk_id = -1;              ///< for bytes without a token; -1: they are dropped
 };
 
 /// The tokenizer of a tokenizer.json with a byte-level BPE model.
@@ -105,8 +108,8 @@ struct BpeModel {
 class BpeTokenizer final : public Tokenizer {
  public:
   BpeTokenizer(BpeModel model, TokenizerTraits traits)
-      : Tokenizer(normalize_added(std::move(traits), model.is_nfc), model.tokens.size(),
-                  model.where),
+      : Tokenizer(
+            normalize_added(std::move(traits), model.is_nfc), model.tokens.size(), model.where),
         model_(std::move(model)) {
     for (std::size_t byte = 0; byte < 256; ++byte) {
       std::string spelled;
@@ -189,7 +192,8 @@ class BpeTokenizer final : public Tokenizer {
       if (merge != nullptr) heap.push_back({merge->rank, left, merge->merged});
       return merge != nullptr;
     };
-    for (int i = 0; i + 1 < static_cast<int>(symbols.size()); ++i) consider(i);
+    for (int i = 0; i + 1 < static_cast<int>(symbols.size()); ++i)
+      consider(i);
     std::make_heap(heap.begin(), heap.end());
     while (!heap.empty()) {
       std::pop_heap(heap.begin(), heap.end());
@@ -207,7 +211,8 @@ class BpeTokenizer final : public Tokenizer {
       if (consider(left.prev)) std::push_heap(heap.begin(), heap.end());
       if (consider(best.left)) std::push_heap(heap.begin(), heap.end());
     }
-    for (int i = 0; i >= 0; i = symbol(i).next) ids.push_back(symbol(i).id);
+    for (int i = 0; i >= 0; i = symbol(i).next)
+      ids.push_back(symbol(i).id);
   }
 
   /// Characters of the byte alphabet give their bytes; a token with any other gives its text as is.
@@ -217,9 +222,8 @@ class BpeTokenizer final : public Tokenizer {
     const std::size_t before = bytes.size();
     for (std::size_t at = 0; at < token.size();) {
       const detail::CodePoint c = detail::decode_utf8(token, at);
-      const int byte = c.is_valid && c.value < detail::kAlphabetEnd
-                           ? detail::kAlphabetBytes[c.value]
-                           : -1;
+      const int byte =
+          c.is_valid && c.value < detail::kAlphabetEnd ? detail::kAlphabetBytes[c.value] : -1;
       if (byte < 0) {
         bytes.resize(before);
         bytes += token;

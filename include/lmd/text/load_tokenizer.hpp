@@ -9,8 +9,6 @@
 #include <lmd/text/tokenizer.hpp>
 #include <lmd/text/tokenizer_json.hpp>
 
-#include <sys/stat.h>
-
 #include <charconv>
 #include <cstdint>
 #include <memory>
@@ -19,6 +17,8 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <sys/stat.h>
 
 namespace lmd::text {
 
@@ -78,7 +78,8 @@ inline void put_token(AddedToken token, std::vector<AddedToken>& tokens) {
                                     "<|action_start|>", "<|im_end|>",      "<|im_start|>"};
   std::vector<AddedToken> tokens;
   int id = kPieces - static_cast<int>(std::size(kNames));
-  for (const char* name : kNames) tokens.push_back({.id = id++, .content = name});
+  for (const char* name : kNames)
+    tokens.push_back({.id = id++, .content = name});
   return tokens;
 }
 
@@ -111,10 +112,12 @@ inline void add_tokens_of_file(const std::string& path, std::vector<AddedToken>&
   const std::string added_path = folder + "/added_tokens.json";
   const bool has_added = is_file(added_path);
   if (!has_added && config.added.empty()) {
-    for (AddedToken& token : internlm2_tokens(model)) traits.added.push_back(std::move(token));
+    for (AddedToken& token : internlm2_tokens(model))
+      traits.added.push_back(std::move(token));
   }
   if (has_added) add_tokens_of_file(added_path, traits.added);
-  for (const AddedToken& token : config.added) put_token(token, traits.added);
+  for (const AddedToken& token : config.added)
+    put_token(token, traits.added);
   traits.bos_id = id_named(config.bos_token.empty() ? model.bos_piece : config.bos_token, traits);
   traits.eos_id = id_named(config.eos_token.empty() ? model.eos_piece : config.eos_token, traits);
   traits.adds_bos = config.add_bos_token.value_or(true);
@@ -125,7 +128,8 @@ inline void add_tokens_of_file(const std::string& path, std::vector<AddedToken>&
                                                          const TokenizerConfig& config) {
   TokenizerJson parsed = interpret_tokenizer_json(file);
   TokenizerTraits& traits = parsed.traits;
-  for (const AddedToken& token : config.added) put_token(token, traits.added);
+  for (const AddedToken& token : config.added)
+    put_token(token, traits.added);
   const auto id_of = [&](const std::string& name) {
     const int id = id_named(name, traits);
     return id >= 0 || name.empty() ? id : parsed.model.tokens.find(name);

@@ -129,7 +129,8 @@ inline void compose(std::vector<Mark>& marks) {
   compose(marks);
   std::string out;
   out.reserve(text.size());
-  for (const Mark& mark : marks) append_utf8(mark.value, out);
+  for (const Mark& mark : marks)
+    append_utf8(mark.value, out);
   return out;
 }
 

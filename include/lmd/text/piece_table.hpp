@@ -59,15 +59,17 @@ class PieceTable {
   /// Makes `id` findable by its text. Of equal texts the first stays.
   void index(int id) {
     if (2 * (n_indexed_ + 1) > slots_.size()) grow();
-    std::int32_t& slot = slots_[slot_of((*this)[id])];
-    if (slot >= 0) return;
-    slot = id;
+    const std::uint64_t hash = hash_text((*this)[id]);
+    Slot& slot = slots_[slot_of((*this)[id], hash)];
+    if (slot.id >= 0) return;
+    slot = {id, static_cast<std::uint32_t>(hash >> 32)};
     ++n_indexed_;
   }
 
   /// Room for `n` indexed pieces, so that none of them makes the table grow.
   void reserve_index(std::size_t n) {
-    while (slots_.size() < 2 * (n + 1)) grow();
+    while (slots_.size() < 2 * (n + 1))
+      grow();
   }
 
   [[nodiscard]] std::size_t n_bytes() const { return bytes_.size(); }  ///< of all pieces together
@@ -80,30 +82,41 @@ class PieceTable {
 
   /// The id indexed under `text`, -1 when there is none.
   [[nodiscard]] int find(std::string_view text) const {
-    return slots_.empty() ? -1 : slots_[slot_of(text)];
+    return slots_.empty() ? -1 : slots_[slot_of(text, hash_text(text))].id;
   }
 
  private:
+  /// The upper half of the hash tells most other texts apart without reading them.
+  struct Slot {
+    std::int32_t id = -1;  // -1: free
+    std::uint32_t tag = 0;
+  };
+
   /// Where `text` is, or the free slot where it would go.
-  [[nodiscard]] std::size_t slot_of(std::string_view text) const {
+  [[nodiscard]] std::size_t slot_of(std::string_view text, std::uint64_t hash) const {
     const std::size_t mask = slots_.size() - 1;
-    std::size_t at = hash_text(text) & mask;
-    while (slots_[at] >= 0 && (*this)[slots_[at]] != text) at = (at + 1) & mask;
+    const auto tag = static_cast<std::uint32_t>(hash >> 32);
+    std::size_t at = hash & mask;
+    while (slots_[at].id >= 0 && (slots_[at].tag != tag || (*this)[slots_[at].id] != text)) {
+      at = (at + 1) & mask;
+    }
     return at;
   }
 
   void grow() {
     constexpr std::size_t kFirstSize = 64;
-    std::vector<std::int32_t> old(std::max(kFirstSize, 2 * slots_.size()), -1);
+    std::vector<Slot> old(std::max(kFirstSize, 2 * slots_.size()));
     old.swap(slots_);
-    for (const std::int32_t id : old) {
-      if (id >= 0) slots_[slot_of((*this)[id])] = id;
+    for (const Slot& slot : old) {
+      if (slot.id < 0) continue;
+      const std::string_view text = (*this)[slot.id];
+      slots_[slot_of(text, hash_text(text))] = slot;
     }
   }
 
   std::string bytes_;
   std::vector<std::uint32_t> ends_;  // [size]  one past the last byte of each piece
-  std::vector<std::int32_t> slots_;  // power of two, at most half full; -1 is free
+  std::vector<Slot> slots_;          // power of two, at most half full
   std::size_t n_indexed_ = 0;
 };
 

@@ -59,7 +59,8 @@ class PreTokenScanner {
     const Char sign = has_space ? next : c;
     if (sign.cls == CharClass::kOther) {
       std::size_t end = run_end(sign.end(), CharClass::kOther);
-      while (is_newline(end)) ++end;
+      while (is_newline(end))
+        ++end;
       return end;
     }
     return lines_end(at);
@@ -95,7 +96,8 @@ class PreTokenScanner {
 
   [[nodiscard]] std::size_t run_end(std::size_t at, CharClass cls) const {
     Char c = char_at(at);
-    while (c.n_bytes > 0 && c.cls == cls) c = char_at(c.end());
+    while (c.n_bytes > 0 && c.cls == cls)
+      c = char_at(c.end());
     return c.at;
   }
 
@@ -157,7 +159,8 @@ template <class Emit>
 void pre_tokenize(PreTokenizer kind, std::string_view text, const Emit& emit) {
   const detail::PreTokenScanner scanner(text);
   if (kind == PreTokenizer::kDigitsGpt2) {
-    std::size_t begin = 0;  // of what lies between two digits; the pattern sees its end as the text's
+    std::size_t begin =
+        0;  // of what lies between two digits; the pattern sees its end as the text's
     for (std::size_t at = 0; at < text.size();) {
       std::size_t end = 0;
       if (scanner.is_number(at, end)) {

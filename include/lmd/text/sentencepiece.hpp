@@ -84,7 +84,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   static TokenizerTraits with_control_pieces(TokenizerTraits traits,
                                              const SentencePieceModel& model) {
     std::unordered_set<int> taken;
-    for (const AddedToken& token : traits.added) taken.insert(token.id);
+    for (const AddedToken& token : traits.added)
+      taken.insert(token.id);
     for (int id = 0; id < model.pieces.size(); ++id) {
       const PieceType type = model.types[static_cast<std::size_t>(id)];
       const bool is_control = type == PieceType::kControl || type == PieceType::kUnknown;
@@ -143,8 +144,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     bool was_unknown = false;
     for (int i = symbols.empty() ? -1 : 0; i >= 0; i = symbols[static_cast<std::size_t>(i)].next) {
       const Symbol& symbol = symbols[static_cast<std::size_t>(i)];
-      append_ids(std::string_view(escaped).substr(symbol.begin, symbol.n_bytes), unused, was_unknown,
-                 ids);
+      append_ids(std::string_view(escaped).substr(symbol.begin, symbol.n_bytes), unused,
+                 was_unknown, ids);
     }
   }
 
@@ -170,7 +171,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     const bool trims = model_.remove_extra_whitespaces;
     std::string out;
     std::size_t at = 0;
-    while (trims && at < text.size() && next_unit(text, at).text == " ") ++at;
+    while (trims && at < text.size() && next_unit(text, at).text == " ")
+      ++at;
     if (at == text.size()) return out;
     out.reserve(text.size() + text.size() / 2);
     if (model_.add_dummy_prefix) out += kSpaceSymbol;
@@ -178,7 +180,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     while (at < text.size()) {
       Unit unit = next_unit(text, at);
       at += unit.n_bytes;
-      while (is_after_space && unit.text.starts_with(' ')) unit.text.remove_prefix(1);
+      while (is_after_space && unit.text.starts_with(' '))
+        unit.text.remove_prefix(1);
       for (const char c : unit.text) {
         if (c == ' ') {
           out += kSpaceSymbol;
@@ -188,7 +191,8 @@ class SentencePieceTokenizer final : public Tokenizer {
       }
       if (!unit.text.empty()) is_after_space = trims && unit.text.ends_with(' ');
     }
-    while (trims && out.ends_with(kSpaceSymbol)) out.resize(out.size() - kSpaceSymbol.size());
+    while (trims && out.ends_with(kSpaceSymbol))
+      out.resize(out.size() - kSpaceSymbol.size());
     return out;
   }
 
@@ -220,7 +224,8 @@ class SentencePieceTokenizer final : public Tokenizer {
       heap.push_back({model_.scores[static_cast<std::size_t>(id)], left, right, n});
       return true;
     };
-    for (int i = 1; i < static_cast<int>(symbols.size()); ++i) consider(i - 1, i);
+    for (int i = 1; i < static_cast<int>(symbols.size()); ++i)
+      consider(i - 1, i);
     std::make_heap(heap.begin(), heap.end());
     while (!heap.empty()) {
       std::pop_heap(heap.begin(), heap.end());
@@ -255,7 +260,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     }
     const bool is_unknown = id < 0 || id == unk_id_;
     if (is_unknown && model_.byte_fallback) {
-      for (const char c : text) ids.push_back(byte_ids_[static_cast<unsigned char>(c)]);
+      for (const char c : text)
+        ids.push_back(byte_ids_[static_cast<unsigned char>(c)]);
     } else if (!(is_unknown && was_unknown)) {
       ids.push_back(is_unknown ? unk_id_ : id);  // a run of unknown characters is one id
     }

@@ -27,10 +27,10 @@ enum class PieceType : std::uint8_t {
 
 /// The content of a tokenizer.model with a BPE model. A piece's id is its index.
 struct SentencePieceModel {
-  std::string where;                ///< the file, for errors
-  detail::PieceTable pieces;        ///< texts in which U+2581 stands for a space; none is indexed yet
-  std::vector<float> scores;        ///< [pieces]  the pair with the highest is merged first
-  std::vector<PieceType> types;     ///< [pieces]
+  std::string where;             ///< the file, for errors
+  detail::PieceTable pieces;     ///< texts in which U+2581 stands for a space; none is indexed yet
+  std::vector<float> scores;     ///< [pieces]  the pair with the highest is merged first
+  std::vector<PieceType> types;  ///< [pieces]
   std::string bos_piece = "<s>";
   std::string eos_piece = "</s>";
   bool byte_fallback = false;
@@ -43,17 +43,20 @@ namespace detail {
 /// One field of a protobuf message.
 struct ProtoField {
   std::uint32_t number = 0;
-  std::uint32_t wire_type = 0;    // 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes
-  std::uint64_t value = 0;        // of wire types 0, 1, 5
-  std::string_view bytes;         // of wire type 2
-  std::size_t at = 0;             // where the field begins in the file
+  std::uint32_t wire_type = 0;  // 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes
+  std::uint64_t value = 0;      // of wire types 0, 1, 5
+  std::string_view bytes;       // of wire type 2
+  std::size_t at = 0;           // where the field begins in the file
 };
 
 /// Walks the fields of a message without copying. A length never leads outside of the message.
 class ProtoReader {
  public:
   /// `bytes` begins at byte `offset` of file `where`; `what` names the message in errors.
-  ProtoReader(std::string_view bytes, std::size_t offset, const std::string& where, const char* what)
+  ProtoReader(std::string_view bytes,
+              std::size_t offset,
+              const std::string& where,
+              const char* what)
       : bytes_(bytes), offset_(offset), where_(&where), what_(what) {}
 
   /// The next field, none at the end. \throws Error(kFormat) naming file, message and byte.
@@ -61,38 +64,32 @@ class ProtoReader {
     if (at_ == bytes_.size()) return std::nullopt;
     ProtoField field;
     field.at = offset_ + at_;
-    const std::uint64_t key = varint("a field key");
+    constexpr std::uint32_t kKey = 0;  // no field has this number
+    const std::uint64_t key = varint(kKey);
+    if (key >> 3 == 0 || key >> 32 != 0)
+      fail(field.at, "no field has the key " + std::to_string(key));
     field.number = static_cast<std::uint32_t>(key >> 3);
     field.wire_type = key & 7;
-    require(key >> 3 != 0 && key >> 32 == 0, field.at, "field number " + std::to_string(key >> 3));
-    switch (field.wire_type) {
-      case 0:
-        field.value = varint(name_of(field));
-        break;
-      case 1:
-        field.value = fixed(8, name_of(field));
-        break;
-      case 2: {
-        const std::uint64_t n = varint(name_of(field));
-        field.bytes = take(n, name_of(field));
-        break;
-      }
-      case 5:
-        field.value = fixed(4, name_of(field));
-        break;
-      default:
-        require(false, field.at,
-                name_of(field) + " has wire type " + std::to_string(field.wire_type) +
-                    ", expected 0, 1, 2 or 5");
+    if (field.wire_type == 0) {
+      field.value = varint(field.number);
+    } else if (field.wire_type == 1) {
+      field.value = fixed(8, field.number);
+    } else if (field.wire_type == 2) {
+      field.bytes = take(varint(field.number), field.number);
+    } else if (field.wire_type == 5) {
+      field.value = fixed(4, field.number);
+    } else {
+      fail(field.at, name_of(field.number) + " has wire type " + std::to_string(field.wire_type) +
+                         ", expected 0, 1, 2 or 5");
     }
     return field;
   }
 
   /// \throws Error(kFormat) unless the field has the wire type that its meaning demands.
   void expect_type(const ProtoField& field, std::uint32_t wire_type) const {
-    require(field.wire_type == wire_type, field.at,
-            name_of(field) + " has wire type " + std::to_string(field.wire_type) + ", expected " +
-                std::to_string(wire_type));
+    if (field.wire_type == wire_type) return;
+    fail(field.at, name_of(field.number) + " has wire type " + std::to_string(field.wire_type) +
+                       ", expected " + std::to_string(wire_type));
   }
 
   /// A reader of the message that `field` holds.
@@ -102,26 +99,29 @@ class ProtoReader {
     return {field.bytes, offset_ + begin, *where_, what};
   }
 
-  void require(bool ok, std::size_t at, const std::string& problem) const {
-    LMD_REQUIRE(ok, ErrorCode::kFormat,
+  /// Refuses the file because of what is at byte `at`.
+  [[noreturn]] void fail(std::size_t at, const std::string& problem) const {
+    throw Error(ErrorCode::kFormat,
                 *where_ + ": byte " + std::to_string(at) + ": " + what_ + ": " + problem);
   }
 
  private:
-  static std::string name_of(const ProtoField& field) {
-    return "field " + std::to_string(field.number);
+  static std::string name_of(std::uint32_t field) {
+    return field == 0 ? "a field key" : "field " + std::to_string(field);
   }
 
-  std::string_view take(std::uint64_t n, const std::string& field) {
+  std::string_view take(std::uint64_t n, std::uint32_t field) {
     const std::size_t left = bytes_.size() - at_;
-    require(n <= left, offset_ + at_,
-            field + " wants " + std::to_string(n) + " bytes, " + std::to_string(left) + " are left");
+    if (n > left) {
+      fail(offset_ + at_, name_of(field) + " wants " + std::to_string(n) + " bytes, " +
+                              std::to_string(left) + " are left");
+    }
     const std::string_view taken = bytes_.substr(at_, static_cast<std::size_t>(n));
     at_ += taken.size();
     return taken;
   }
 
-  std::uint64_t varint(const std::string& field) {
+  std::uint64_t varint(std::uint32_t field) {
     constexpr int kMaxBytes = 10;  // of a 64-bit value in groups of 7 bits
     const std::size_t begin = offset_ + at_;
     std::uint64_t value = 0;
@@ -130,11 +130,10 @@ class ProtoReader {
       value |= std::uint64_t{byte & 0x7Fu} << (7 * i);
       if (byte < 0x80) return value;
     }
-    require(false, begin, field + " has a number that does not end");
-    return 0;
+    fail(begin, name_of(field) + " has a number that does not end");
   }
 
-  std::uint64_t fixed(std::size_t n, const std::string& field) {
+  std::uint64_t fixed(std::size_t n, std::uint32_t field) {
     std::uint64_t value = 0;
     const std::string_view bytes = take(n, field);
     for (std::size_t i = 0; i < n; ++i) {
@@ -164,15 +163,16 @@ inline void read_piece(ProtoReader reader, SentencePieceModel& model) {
       reader.expect_type(*field, 5);
       const auto bits = static_cast<std::uint32_t>(field->value);
       std::memcpy(&score, &bits, sizeof score);
-      reader.require(std::isfinite(score), at, "field 2: the score is not a finite number");
+      if (!std::isfinite(score)) reader.fail(at, "field 2: the score is not a finite number");
     } else if (field->number == 3) {
       reader.expect_type(*field, 0);
       type = field->value;
-      reader.require(type >= 1 && type <= 6, at,
-                     "field 3: the type is " + std::to_string(type) + ", expected 1 to 6");
+      if (type < 1 || type > 6) {
+        reader.fail(at, "field 3: the type is " + std::to_string(type) + ", expected 1 to 6");
+      }
     }
   }
-  reader.require(!text.empty(), at, "field 1: the piece has no text");
+  if (text.empty()) reader.fail(at, "field 1: the piece has no text");
   model.pieces.add(text);
   model.scores.push_back(score);
   model.types.push_back(static_cast<PieceType>(type));
@@ -186,8 +186,9 @@ inline void read_trainer_spec(ProtoReader reader, SentencePieceModel& model) {
       model_type = field->value;
     } else if (field->number == 24) {
       reader.expect_type(*field, 0);
-      reader.require(field->value == 0, field->at,
-                     "treat_whitespace_as_suffix is true, only false is supported");
+      if (field->value != 0) {
+        reader.fail(field->at, "treat_whitespace_as_suffix is true, only false is supported");
+      }
     } else if (field->number == 35) {
       reader.expect_type(*field, 0);
       model.byte_fallback = field->value != 0;
@@ -210,8 +211,9 @@ inline void read_normalizer_spec(ProtoReader reader, SentencePieceModel& model) 
       name = field->bytes;
     } else if (field->number == 2) {
       reader.expect_type(*field, 2);
-      reader.require(field->bytes.empty(), field->at,
-                     "normalizer " + name + " is not supported, only identity is");
+      if (!field->bytes.empty()) {
+        reader.fail(field->at, "normalizer " + name + " is not supported, only identity is");
+      }
     } else if (field->number == 3) {
       reader.expect_type(*field, 0);
       model.add_dummy_prefix = field->value != 0;
@@ -220,16 +222,18 @@ inline void read_normalizer_spec(ProtoReader reader, SentencePieceModel& model) 
       model.remove_extra_whitespaces = field->value != 0;
     } else if (field->number == 5) {
       reader.expect_type(*field, 0);
-      reader.require(field->value != 0, field->at,
-                     "escape_whitespaces is false, only true is supported");
+      if (field->value == 0) {
+        reader.fail(field->at, "escape_whitespaces is false, only true is supported");
+      }
     }
   }
 }
 
 inline void read_denormalizer_spec(ProtoReader reader) {
   while (const auto field = reader.next()) {
-    reader.require(field->number != 2 || field->bytes.empty(), field->at,
-                   "a denormalizer is not supported");
+    if (field->number == 2 && !field->bytes.empty()) {
+      reader.fail(field->at, "a denormalizer is not supported");
+    }
   }
 }
 

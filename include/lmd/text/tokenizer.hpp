@@ -73,7 +73,8 @@ class Tokenizer {
   /// The text of `ids`; what is no UTF-8 becomes U+FFFD.
   [[nodiscard]] std::string decode(std::span<const int> ids, bool skip_special = true) const {
     std::string bytes;
-    for (const int id : ids) append_piece(id, skip_special, bytes);
+    for (const int id : ids)
+      append_piece(id, skip_special, bytes);
     if (drops_first_space() && bytes.starts_with(' ')) bytes.erase(0, 1);
     return detail::is_utf8(bytes) ? bytes : detail::replace_invalid(bytes);
   }
@@ -110,9 +111,11 @@ class Tokenizer {
 
   /// One more than the largest id. A model's embedding may have more rows.
   [[nodiscard]] int vocab_size() const { return vocab_size_; }
-  [[nodiscard]] int bos_id() const { return bos_id_; }      ///< -1: none
-  [[nodiscard]] int eos_id() const { return eos_id_; }      ///< -1: none
-  [[nodiscard]] bool adds_bos() const { return adds_bos_; }  ///< prompts of this model begin with BOS
+  [[nodiscard]] int bos_id() const { return bos_id_; }  ///< -1: none
+  [[nodiscard]] int eos_id() const { return eos_id_; }  ///< -1: none
+  [[nodiscard]] bool adds_bos() const {
+    return adds_bos_;
+  }  ///< prompts of this model begin with BOS
   [[nodiscard]] std::span<const AddedToken> added_tokens() const { return added_; }
 
   /// Whether the first space of a decoded text belongs to the tokenizer, not to the text.
@@ -186,7 +189,8 @@ class Tokenizer {
     const auto is_tail = [&](std::size_t i) { return (text[i] & 0xC0) == 0x80; };
     while (end > from) {
       std::size_t at = end - 1;
-      while (at > from && is_tail(at)) --at;
+      while (at > from && is_tail(at))
+        --at;
       const detail::CodePoint c = detail::decode_utf8(text, at);
       if (!c.is_valid || detail::class_of(c.value) != detail::CharClass::kSpace) break;
       end = at;

@@ -51,12 +51,14 @@ namespace detail {
 
 [[nodiscard]] inline bool is_split(const json::Json& step, std::string_view pattern) {
   return step.is_object() && type_of(step) == "Split" && step.contains("pattern") &&
-         step["pattern"] == json::Json{{"Regex", pattern}} && is_flag(step, "invert", false, false) &&
-         step.contains("behavior") && step["behavior"] == "Isolated";
+         step["pattern"] == json::Json{{"Regex", pattern}} &&
+         is_flag(step, "invert", false, false) && step.contains("behavior") &&
+         step["behavior"] == "Isolated";
 }
 
 /// \throws Error(kFormat) when the steps are none of the supported ones.
-[[nodiscard]] inline PreTokenizer pre_tokenizer_of(const json::Json& root, const std::string& where) {
+[[nodiscard]] inline PreTokenizer pre_tokenizer_of(const json::Json& root,
+                                                   const std::string& where) {
   const json::Json node = root.value("pre_tokenizer", json::Json());
   json::Json steps = json::Json::array({node});
   if (node.is_object() && type_of(node) == "Sequence") {
@@ -73,11 +75,13 @@ namespace detail {
     }
   }
   std::string names;
-  for (const json::Json& step : steps) names += (names.empty() ? "" : ", ") + type_of(step);
-  throw Error(ErrorCode::kFormat,
-              where + ": pre_tokenizer " + names +
-                  " is not supported; known: ByteLevel | Digits(individual), ByteLevel | "
-                  "Split(the pattern of Qwen2 or Llama 3), ByteLevel(no regex); without prefix space");
+  for (const json::Json& step : steps)
+    names += (names.empty() ? "" : ", ") + type_of(step);
+  throw Error(
+      ErrorCode::kFormat,
+      where + ": pre_tokenizer " + names +
+          " is not supported; known: ByteLevel | Digits(individual), ByteLevel | "
+          "Split(the pattern of Qwen2 or Llama 3), ByteLevel(no regex); without prefix space");
 }
 
 /// The id that a TemplateProcessing puts before the text, -1 when it puts none.
@@ -92,12 +96,11 @@ namespace detail {
                     ", expected at most one token, then the text");
     is_text_seen = is_text;
     if (is_text) continue;
-    const std::string name =
-        json::Object(item, node.where()).object("SpecialToken").string("id");
+    const std::string name = json::Object(item, node.where()).object("SpecialToken").string("id");
     const json::Object special = node.object("special_tokens").object(name.c_str());
     const json::Json& ids = special.array("ids");
-    const bool is_one = ids.size() == 1 && ids[0].is_number_integer() && ids[0] >= 0 &&
-                        ids[0] < kMaxPieces;
+    const bool is_one =
+        ids.size() == 1 && ids[0].is_number_integer() && ids[0] >= 0 && ids[0] < kMaxPieces;
     LMD_REQUIRE(is_one, ErrorCode::kFormat,
                 special.where() + ": ids is " + json::shown(ids) + ", expected one id");
     bos_id = ids[0].get<int>();
@@ -112,9 +115,10 @@ namespace detail {
   if (type == "ByteLevel") return -1;  // trims offsets only
   const json::Object object(node, where + ": post_processor");
   if (type == "TemplateProcessing") return bos_of_template(object);
-  LMD_REQUIRE(type == "Sequence", ErrorCode::kFormat,
-              where + ": post_processor " + type +
-                  " is not supported; known: null, ByteLevel, TemplateProcessing, Sequence of them");
+  LMD_REQUIRE(
+      type == "Sequence", ErrorCode::kFormat,
+      where + ": post_processor " + type +
+          " is not supported; known: null, ByteLevel, TemplateProcessing, Sequence of them");
   int bos_id = -1;
   for (const json::Json& step : object.array("processors")) {
     LMD_REQUIRE(type_of(step) != "Sequence", ErrorCode::kFormat,
@@ -134,8 +138,9 @@ namespace detail {
   token.strips_right = node.boolean_or("rstrip", false);
   token.is_normalized = node.boolean_or("normalized", !token.is_special);
   LMD_REQUIRE(!node.boolean_or("single_word", false), ErrorCode::kFormat,
-              node.where() + ": \"" + token.content + "\": single_word is true, only false is "
-              "supported");
+              node.where() + ": \"" + token.content +
+                  "\": single_word is true, only false is "
+                  "supported");
   return token;
 }
 
@@ -195,7 +200,8 @@ inline void check_model(const json::Object& node) {
     const std::string_view left = file.merge_halves[2 * rank];
     const std::string_view right = file.merge_halves[2 * rank + 1];
     both.assign(left).append(right);
-    const MergeTable::Merge merge = {tokens.find(left), tokens.find(right), rank, tokens.find(both)};
+    const MergeTable::Merge merge = {tokens.find(left), tokens.find(right), rank,
+                                     tokens.find(both)};
     LMD_REQUIRE(merge.left >= 0 && merge.right >= 0 && merge.merged >= 0, ErrorCode::kFormat,
                 file.where + ": model: merge " + std::to_string(rank) + " is \"" +
                     std::string(left) + "\" and \"" + std::string(right) +

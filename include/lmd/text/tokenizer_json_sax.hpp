@@ -37,15 +37,12 @@ class TokenizerJsonSax {
   bool boolean(bool v) { return value(Json(v)); }
   bool number_float(double v, const std::string&) { return value(Json(v)); }
   bool number_integer(std::int64_t v) {
-    refuse_if(place_ == Place::kVocabulary, "vocab: \"" + key_ + "\" has the id " +
-                                                std::to_string(v) + ", expected 0 or more");
+    if (place_ == Place::kVocabulary) refuse_id(std::to_string(v));
     return value(Json(v));
   }
   bool number_unsigned(std::uint64_t v) {
     if (place_ != Place::kVocabulary) return value(Json(v));
-    refuse_if(v >= std::uint64_t{kMaxPieces}, "vocab: \"" + key_ + "\" has the id " +
-                                                  std::to_string(v) + ", expected less than " +
-                                                  std::to_string(kMaxPieces));
+    if (v >= std::uint64_t{kMaxPieces}) refuse_id(std::to_string(v));
     out_->vocabulary.add(key_);
     out_->vocabulary_ids.push_back(static_cast<int>(v));
     return true;
@@ -57,7 +54,7 @@ class TokenizerJsonSax {
     }
     if (place_ != Place::kMerges) return value(Json(std::move(v)));
     const std::size_t space = v.find(' ');
-    refuse_if(space == std::string::npos, "merges: \"" + v + "\" has no space between two tokens");
+    if (space == std::string::npos) refuse("merges: \"" + v + "\" has no space between two tokens");
     out_->merge_halves.add(std::string_view(v).substr(0, space));
     out_->merge_halves.add(std::string_view(v).substr(space + 1));
     return true;
@@ -90,7 +87,7 @@ class TokenizerJsonSax {
   bool end_array() {
     if (place_ != Place::kMergePair) return close();
     place_ = Place::kMerges;
-    refuse_if(out_->merge_halves.size() % 2 != 0, "merges: a merge has not two tokens");
+    if (out_->merge_halves.size() % 2 != 0) refuse("merges: a merge has not two tokens");
     return true;
   }
 
@@ -103,8 +100,12 @@ class TokenizerJsonSax {
  private:
   enum class Place { kElsewhere, kVocabulary, kMerges, kMergePair };
 
-  void refuse_if(bool is_wrong, const std::string& problem) const {
-    LMD_REQUIRE(!is_wrong, ErrorCode::kFormat, out_->where + ": model: " + problem);
+  [[noreturn]] void refuse(const std::string& problem) const {
+    throw Error(ErrorCode::kFormat, out_->where + ": model: " + problem);
+  }
+  [[noreturn]] void refuse_id(const std::string& id) const {
+    refuse("vocab: \"" + key_ + "\" has the id " + id + ", expected 0 to " +
+           std::to_string(kMaxPieces - 1));
   }
 
   /// Whether the value that now begins is root.model.<name>.
@@ -127,16 +128,14 @@ class TokenizerJsonSax {
   }
 
   bool value(Json&& v) {
-    refuse_if(place_ != Place::kElsewhere,
-              (place_ == Place::kVocabulary ? "vocab: \"" + key_ + "\" is "
-                                            : std::string("merges: holds ")) +
-                  json::shown(v));
+    if (place_ == Place::kVocabulary) refuse("vocab: \"" + key_ + "\" is " + json::shown(v));
+    if (place_ != Place::kElsewhere) refuse("merges: holds " + json::shown(v));
     place(std::move(v));
     return true;
   }
 
   bool open(Json&& v) {
-    refuse_if(place_ != Place::kElsewhere, "vocab or merges: holds an array or object too many");
+    if (place_ != Place::kElsewhere) refuse("vocab or merges: holds an array or object too many");
     if (open_.size() == 1) is_in_model_ = key_ == "model" && v.is_object();
     open_.push_back(place(std::move(v)));
     return true;

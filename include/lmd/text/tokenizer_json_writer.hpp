@@ -84,7 +84,8 @@ namespace detail {
     LMD_REQUIRE(seen.insert(token).second, ErrorCode::kFormat,
                 "tokenizer: token " + std::to_string(id) + " \"" + token +
                     "\" occurs twice, which a tokenizer.json cannot hold");
-    out += (id == 0 ? "\n    " : ",\n    ") + quoted(token, "token", id) + ": " + std::to_string(id);
+    out +=
+        (id == 0 ? "\n    " : ",\n    ") + quoted(token, "token", id) + ": " + std::to_string(id);
   }
   out += "},\n  \"merges\": [";
   for (std::size_t rank = 0; rank < content.merges.size(); ++rank) {
@@ -128,9 +129,10 @@ namespace detail {
   put("pre_tokenizer", detail::pre_tokenizer_json(content.pre_tokenizer));
   put("post_processor", post);
   put("decoder", detail::byte_level_json(true));
-  out += ",\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null,\n"
-         "  \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
-         "  \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": ";
+  out +=
+      ",\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null,\n"
+      "  \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
+      "  \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": ";
   out += content.ignores_merges ? "true" : "false";
   return out + ",\n  " + detail::vocabulary_json(content) + "}}\n";
 }

@@ -20,11 +20,14 @@ namespace lmd::text::detail {
 
 inline constexpr std::array<CharClass, 128> kAsciiClasses = [] {
   std::array<CharClass, 128> classes{};
-  for (std::uint32_t c = 0; c < 128; ++c) classes[c] = class_by_search(c);
+  for (std::uint32_t c = 0; c < 128; ++c)
+    classes[c] = class_by_search(c);
   return classes;
 }();
-static_assert(kAsciiClasses['a'] == CharClass::kLetter && kAsciiClasses['7'] == CharClass::kNumber &&
-                  kAsciiClasses['\v'] == CharClass::kSpace && kAsciiClasses['_'] == CharClass::kOther,
+static_assert(kAsciiClasses['a'] == CharClass::kLetter &&
+                  kAsciiClasses['7'] == CharClass::kNumber &&
+                  kAsciiClasses['\v'] == CharClass::kSpace &&
+                  kAsciiClasses['_'] == CharClass::kOther,
               "pre-tokenizers would split ASCII text in the wrong places");
 
 [[nodiscard]] constexpr CharClass class_of(std::uint32_t code_point) {

@@ -83,7 +83,8 @@ inline void append_utf8(std::uint32_t code_point, std::string& to) {
 
 [[nodiscard]] inline bool is_ascii(std::string_view text) {
   unsigned char bits = 0;
-  for (const char c : text) bits |= static_cast<unsigned char>(c);
+  for (const char c : text)
+    bits |= static_cast<unsigned char>(c);
   return bits < 0x80;
 }
 

@@ -67,15 +67,15 @@ def class_tables():
         assert known <= classes[name], f"{name}: the two sources disagree"
     rows = sorted((first, last, name) for name, points in classes.items()
                   for first, last in ranges(points))
-    short = {"kLetter": "L", "kNumber": "N", "kSpace": "S"}
+    short = {"kLetter": "kL", "kNumber": "kN", "kSpace": "kS"}
     body = ("/// What the pre-tokenizers' regular expressions tell apart: \\p{L}, \\p{N}, \\s, the rest.\n"
             "enum class CharClass : std::uint8_t { kOther, kLetter, kNumber, kSpace };\n\n"
             "/// Code points [first, last] of one class.\n"
             "struct ClassRange {\n  std::uint32_t first;\n  std::uint32_t last;\n"
             "  CharClass cls;\n};\n\n"
-            "inline constexpr CharClass L = CharClass::kLetter;\n"
-            "inline constexpr CharClass N = CharClass::kNumber;\n"
-            "inline constexpr CharClass S = CharClass::kSpace;\n\n"
+            "inline constexpr CharClass kL = CharClass::kLetter;\n"
+            "inline constexpr CharClass kN = CharClass::kNumber;\n"
+            "inline constexpr CharClass kS = CharClass::kSpace;\n\n"
             "/// Ascending and disjoint.\n"
             f"inline constexpr std::array<ClassRange, {len(rows)}> kClassRanges{{{{\n"
             + table(f"{{{a:#x},{b:#x},{short[n]}}}" for a, b, n in rows) + "}};\n")

@@ -26,3 +26,10 @@
             _Pragma("GCC target(\"avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c\")")
 #  define LMD_TARGET_END_ _Pragma("GCC pop_options") _Pragma("GCC diagnostic pop")
 #endif
+
+// Before a loop of constant length over registers: without it, they are kept in memory at -O2.
+#if defined(__clang__)
+#  define LMD_UNROLL _Pragma("unroll")
+#else
+#  define LMD_UNROLL _Pragma("GCC unroll 16")
+#endif

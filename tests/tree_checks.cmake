@@ -59,9 +59,10 @@ add_test(NAME consume/must_not_compile
          COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/consume/must_not_compile/check.py
                  ${CMAKE_CXX_COMPILER} ${PROJECT_SOURCE_DIR}/include)
 
-add_test(NAME compile_cost
-         COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/compile_cost.py
-                 ${CMAKE_CXX_COMPILER} ${PROJECT_SOURCE_DIR}/include 1)
+# Not a test: it takes half a minute and never fails.
+add_custom_target(compile-cost COMMAND ${Python3_EXECUTABLE}
+                                       ${CMAKE_CURRENT_SOURCE_DIR}/compile_cost.py
+                                       ${CMAKE_CXX_COMPILER} ${PROJECT_SOURCE_DIR}/include)
 
 # Another project takes lmd in: as a sub-folder, and installed.
 function(lmd_add_consumer name)

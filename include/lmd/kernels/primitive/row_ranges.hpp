@@ -1,0 +1,22 @@
+/// \file  Rows of cheap work: shared among threads only where that pays.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/core/backend.hpp>
+#include <lmd/core/thread_pool.hpp>
+
+namespace lmd::kernels {
+
+/// Elements that one thread reads, computes on and writes in about 50 us: below that, waking
+/// another one costs more than it saves.
+inline constexpr std::int64_t kElementsPerThread = 65536;
+
+/// Calls `f(begin, end)` for ranges of [0, rows) on as many threads as the elements are worth: all
+/// of the pool's, or the calling one.
+template <class F>
+void row_ranges(Cpu ctx, std::int64_t rows, std::int64_t row_elements, F&& f) {
+  const bool is_large = rows * row_elements >= 2 * kElementsPerThread;
+  parallel_ranges(is_large ? ctx.pool : nullptr, rows, 1, f);
+}
+
+}  // namespace lmd::kernels

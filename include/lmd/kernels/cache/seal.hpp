@@ -32,7 +32,8 @@ void seal_tile(std::uint8_t* tile, std::uint8_t* params, At&& at) {
       lo = std::fmin(lo, element(i));
       hi = std::fmax(hi, element(i));
     }
-    const quant::AffineParams p = F::fit(lo, hi);
+    // A zero has no sign here: which of two zeros is the smallest would depend on the order.
+    const quant::AffineParams p = F::fit(lo + 0.0f, hi);
     if constexpr (F::kAxis != quant::ParamAxis::kNone) {
       reinterpret_cast<quant::AffineParams*>(params)[o] = p;
     }

@@ -25,7 +25,7 @@ struct SamplingParams {
   float presence_penalty = 0.0f;    ///< subtracted once from tokens of the answer
   float frequency_penalty = 0.0f;   ///< subtracted per occurrence in the answer
   std::uint64_t seed = 0;
-  std::vector<std::pair<int, float>> logit_bias;  ///< id and what is added to its logit
+  std::vector<std::pair<int, float>> logit_bias = {};  ///< id and what is added to its logit
 };
 
 /// \throws Error(kConfig) naming the parameter, its value and its range.

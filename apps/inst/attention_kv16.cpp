@@ -1,4 +1,4 @@
-// Compiles a part of the attention kernels that step_cpu_extern.hpp promises.
+/// \file  Compiles a part of the attention kernels that step_cpu_extern.hpp promises.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/kernels/attention/step_cpu.hpp>
 #include <lmd/quant/kv_formats.hpp>

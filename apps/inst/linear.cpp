@@ -1,4 +1,4 @@
-// Compiles the linear and embedding kernels that linear_cpu_extern.hpp promises.
+/// \file  Compiles the linear and embedding kernels that linear_cpu_extern.hpp promises.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/kernels/elementwise/embed_cpu.hpp>
 #include <lmd/kernels/linear/linear_cpu.hpp>

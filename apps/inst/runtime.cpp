@@ -1,4 +1,4 @@
-// What apps/runtime.hpp declares: the only translation unit in which numbers become kernels.
+/// \file  What apps/runtime.hpp declares: the only translation unit in which numbers become kernels.
 // SPDX-License-Identifier: Apache-2.0
 #include "../runtime.hpp"
 

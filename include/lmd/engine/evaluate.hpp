@@ -28,13 +28,15 @@ class Evaluator {
   }
 
   /// Calls `f(position, logits)` for every position of `tokens`; `logits` [vocab_size] are those of
-  /// the next token and may be changed. The RoPE base is that of a prompt of this length.
+  /// the next token and may be changed. The RoPE base is that of a prompt of `n_prompt` tokens, or
+  /// of all of them where it is 0.
   template <class F>
-  void run(std::span<const int> tokens, F&& f) {
+  void run(std::span<const int> tokens, F&& f, int n_prompt = 0) {
     const model::ModelConfig& m = decoder_->config();
     const int n = static_cast<int>(tokens.size());
-    const double base = kernels::dynamic_ntk_base(m.rope.base, m.rope.dynamic_factor,
-                                                  m.max_position, m.head_dim, n);
+    const double base =
+        kernels::dynamic_ntk_base(m.rope.base, m.rope.dynamic_factor, m.max_position, m.head_dim,
+                                  n_prompt > 0 ? n_prompt : n);
     const int chunk = std::min(kEvaluationChunk, decoder_->max_rows());
     const std::vector<double> bases(static_cast<std::size_t>(chunk), base);
     std::vector<int> rows(static_cast<std::size_t>(chunk));

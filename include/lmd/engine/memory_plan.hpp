@@ -116,7 +116,10 @@ inline void plan_line(std::string& to,
   p.available = available;
   p.session_len = config.session_len > 0 ? config.session_len : model.max_position;
   p.max_batch_size = config.max_batch_size;
-  p.max_rows = std::min(config.max_prefill_tokens, p.session_len) + config.max_batch_size;
+  p.max_rows =
+      static_cast<int>(std::min<std::int64_t>(config.max_prefill_tokens,
+                                              std::int64_t{p.session_len} * config.max_batch_size) +
+                       config.max_batch_size);
   p.open_pages = config.max_batch_size * geometry.open_elements() * 2;
   const std::int64_t row = 2 * std::int64_t{model.hidden_size} + model.qkv_size() + model.q_size() +
                            3 * std::int64_t{model.intermediate_size} + model.head_dim;

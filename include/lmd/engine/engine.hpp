@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/engine/scheduler.hpp>
+#include <lmd/kernels/sample/sampler_cpu.hpp>
 #include <lmd/model/decoder.hpp>
 
 #include <atomic>
@@ -201,7 +202,7 @@ class Engine {
   Buffer<std::uint8_t> pool_;  // [n_pages, page_bytes]
   Buffer<Half> open_;          // [max_batch_size, open_elements]
   Buffer<float> logits_;       // [max_batch_size, vocab]
-  kernels::Sampler sampler_;
+  kernels::CpuSampler sampler_;
   EngineStats stats_;
 
   std::atomic<RequestId> next_id_{1};

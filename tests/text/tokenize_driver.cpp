@@ -13,7 +13,9 @@
 
 namespace {
 
-int digit_value(char c) { return c <= '9' ? c - '0' : c - 'a' + 10; }
+int digit_value(char c) {
+  return c <= '9' ? c - '0' : c - 'a' + 10;
+}
 
 std::string from_hex(const std::string& hex) {
   std::string bytes;
@@ -41,7 +43,8 @@ int run(int argc, char** argv) {
   while (std::getline(std::cin, line)) {
     const auto ids = tokenizer->encode(from_hex(line), {.parse_special = !is_plain});
     std::string out;
-    for (const int id : ids) out += std::to_string(id) + " ";
+    for (const int id : ids)
+      out += std::to_string(id) + " ";
     out += ";" + to_hex(tokenizer->decode(ids, false)) + "\n";
     std::fputs(out.c_str(), stdout);
   }

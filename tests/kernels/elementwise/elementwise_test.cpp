@@ -1,0 +1,136 @@
+/// \file  SiLU, GELU and embedding: by hand, and the Cpu backend against the Host definition.
+// SPDX-License-Identifier: Apache-2.0
+#include <lmd/kernels/elementwise/embed_cpu.hpp>
+#include <lmd/kernels/elementwise/gelu_cpu.hpp>
+#include <lmd/kernels/elementwise/silu_mul_cpu.hpp>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "cases/instruction_sets.hpp"
+#include "cases/random.hpp"
+#include "cases/weights.hpp"
+#include "oracle/compare.hpp"
+#include "oracle/guard.hpp"
+#include <doctest/doctest.h>
+
+namespace {
+
+using namespace lmd;
+
+constexpr int kSizes[] = {1, 7, 8, 9, 15, 16, 17, 32, 33, 1536};
+
+TEST_CASE("silu_mul by hand") {
+  const float gate_up[] = {0, 1, -2, 5, 3, 4};
+  float out[3];
+  kernels::silu_mul(Host{}, {.out = out, .gate_up = gate_up, .m = 1, .n = 3});
+  CHECK(out[0] == 0.0f);
+  CHECK(out[1] == doctest::Approx(3 * 0.7310585786));
+  CHECK(out[2] == doctest::Approx(4 * -2 * 0.1192029220));
+}
+
+TEST_CASE("gelu by hand: the form with erf") {
+  const float x[] = {0, 1, -1, 3, -10};
+  float out[5];
+  kernels::gelu(Host{}, {.out = out, .x = x, .n = 5});
+  CHECK(out[0] == 0.0f);
+  CHECK(out[1] == doctest::Approx(0.8413447461).epsilon(1e-6));
+  CHECK(out[2] == doctest::Approx(-0.1586552539).epsilon(1e-6));
+  CHECK(out[3] == doctest::Approx(2.9959503059).epsilon(1e-6));
+  CHECK(std::fabs(out[4]) < 1e-6f);
+}
+
+TEST_CASE("silu_mul on the Cpu backend agrees with the Host definition") {
+  ThreadPool pool(3);
+  for (const CpuIsa isa : test::runnable_isas()) {
+    for (const int n : kSizes) {
+      for (const int m : {1, 3, 150}) {
+        std::vector<float> gate_up = test::random_floats(2 * std::int64_t{m} * n, 5);
+        for (float& x : gate_up)
+          x *= 10.0f;
+        gate_up[0] = -200.0f;  // exp(200) is infinite: the result is 0
+        std::vector<float> expected(static_cast<std::size_t>(m) * n);
+        test::GuardedFloats out(std::int64_t{m} * n);
+        kernels::silu_mul(Host{},
+                          {.out = expected.data(), .gate_up = gate_up.data(), .m = m, .n = n});
+        kernels::select_silu_mul(isa)(
+            Cpu{&pool}, {.out = out.data(), .gate_up = gate_up.data(), .m = m, .n = n});
+        CHECK(out.is_intact());
+        test::Comparison comparison;
+        for (std::int64_t i = 0; i < out.size(); ++i) {
+          const double y = expected[static_cast<std::size_t>(i)];
+          // exp within 2 ulp on both sides, then three roundings on both.
+          comparison.add(i / n, i % n, out[i], y, 8 * 0x1p-23 * std::fabs(y) + 1e-30);
+        }
+        CHECK_MESSAGE(comparison.is_within(), to_string(isa), " n ", n, " ", comparison.worst());
+      }
+    }
+  }
+}
+
+TEST_CASE("gelu on the Cpu backend agrees with the Host definition") {
+  ThreadPool pool(3);
+  for (const CpuIsa isa : test::runnable_isas()) {
+    for (const std::int64_t n : {1, 7, 8, 9, 1000, 300001}) {
+      std::vector<float> x = test::random_floats(n, 6);
+      for (float& value : x)
+        value *= 4.0f;
+      x[0] = n > 1 ? -INFINITY : -30.0f;
+      std::vector<float> expected(x.size());
+      test::GuardedFloats out(n);
+      kernels::gelu(Host{}, {.out = expected.data(), .x = x.data(), .n = n});
+      kernels::select_gelu(isa)(Cpu{&pool}, {.out = out.data(), .x = x.data(), .n = n});
+      CHECK(out.is_intact());
+      test::Comparison comparison;
+      for (std::int64_t i = 0; i < n; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        comparison.add(0, i, out[i], expected[at], 1e-6 * std::fmax(1.0, std::fabs(x[at])));
+      }
+      CHECK_MESSAGE(comparison.is_within(), to_string(isa), " n ", n, " ", comparison.worst());
+    }
+  }
+}
+
+template <class F>
+void check_embed(CpuIsa isa, int k) {
+  using P = kernels::WeightPolicy<F, quant::PairedOrder>;
+  constexpr int kRows = 9;
+  const test::StoredWeights w = test::random_weights<F>(kRows, k, 8);
+  const int ids[] = {8, 0, 3, 3, 7};
+  std::vector<float> expected(5 * static_cast<std::size_t>(k));
+  test::GuardedFloats out(5 * std::int64_t{k});
+  kernels::EmbedArgs args{.out = expected.data(),
+                          .ids = ids,
+                          .codes = w.codes.data(),
+                          .params = w.params.data(),
+                          .m = 5,
+                          .n = kRows,
+                          .k = k};
+  kernels::embed<P>(Host{}, args);
+  args.out = out.data();
+  kernels::select_embed<P>(isa)(Cpu{}, args);
+  CHECK(out.is_intact());
+  for (std::int64_t i = 0; i < out.size(); ++i) {
+    if (out[i] == expected[static_cast<std::size_t>(i)]) continue;
+    FAIL_CHECK(F::kName, " ", to_string(isa), " k ", k, " at ", i);
+    break;
+  }
+}
+
+TEST_CASE("embedding on the Cpu backend gives the very floats of the definition") {
+  for (const CpuIsa isa : test::runnable_isas()) {
+    for_each_type(quant::WeightFormats{}, [&](auto t) {
+      using F = typename decltype(t)::type;
+      if (F::kGroupSize == 0) {
+        for (const int k : {1, 31, 33, 577, 2049})
+          check_embed<F>(isa, k);
+      } else {
+        for (const int k : {F::kGroupSize, 3 * F::kGroupSize, 2048 + F::kGroupSize})
+          check_embed<F>(isa, k);
+      }
+    });
+  }
+}
+
+}  // namespace

@@ -113,7 +113,8 @@ inline void write_cast(const HfItem& item, SafetensorsWriter& out) {
   constexpr std::int64_t kChunk = 1 << 18;  // elements: keeps memory small for any tensor
   CastWriter writer(item, out);
   if (!item.module.empty()) {
-    const Matrix matrix = PlanReader({}, 0).matrix(MatrixPlan{{item.source}});
+    ReadScratch scratch;
+    const Matrix matrix = read_matrix(MatrixPlan{{item.source}}, scratch);
     std::vector<float> row(static_cast<std::size_t>(matrix.k));
     for (int j = 0; j < matrix.n; ++j) {
       decode_row(matrix, j, row.data());

@@ -3,14 +3,20 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/model/config.hpp>
 #include <lmd/model/hf_config.hpp>
 #include <lmd/model/safetensors.hpp>
 #include <lmd/model/weight_source.hpp>
 #include <lmd/model/weights.hpp>
 
+#include <algorithm>
+#include <climits>
+#include <exception>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -199,55 +205,58 @@ class DecoderPlanner {
   std::int64_t bytes_ = 0;
 };
 
-/// Reads what a plan lists, one module at a time.
-class PlanReader {
- public:
-  PlanReader(const Progress& progress, std::int64_t total_bytes)
-      : progress_(progress), total_bytes_(total_bytes) {}
-
-  [[nodiscard]] Matrix matrix(const MatrixPlan& plan) {
-    const ModuleSource& first = plan.parts[0];
-    const WeightFormatFacts facts = weight_format_facts(first.format);
-    Matrix to;
-    to.format = first.format;
-    to.n = plan.rows();
-    to.k = first.k;
-    to.codes = Buffer<std::uint8_t>(to.n * facts.code_bytes(to.k));
-    to.params = Buffer<std::uint8_t>(to.n * facts.params_bytes(to.k));
-    if (first.bias) to.bias = Buffer<float>(to.n);
-    int row = 0;
-    for (const ModuleSource& part : plan.parts) {
-      read_module(part, scratch_, to, row);
-      row += part.n;
-    }
-    report(plan.bytes());
-    return to;
+[[nodiscard]] inline Matrix read_matrix(const MatrixPlan& plan, ReadScratch& scratch) {
+  const ModuleSource& first = plan.parts[0];
+  const WeightFormatFacts facts = weight_format_facts(first.format);
+  Matrix to;
+  to.format = first.format;
+  to.n = plan.rows();
+  to.k = first.k;
+  to.codes = Buffer<std::uint8_t>(to.n * facts.code_bytes(to.k));
+  to.params = Buffer<std::uint8_t>(to.n * facts.params_bytes(to.k));
+  if (first.bias) to.bias = Buffer<float>(to.n);
+  int row = 0;
+  for (const ModuleSource& part : plan.parts) {
+    read_module(part, scratch, to, row);
+    row += part.n;
   }
+  return to;
+}
 
-  [[nodiscard]] std::vector<Matrix> matrices(const std::vector<MatrixPlan>& plans) {
-    std::vector<Matrix> read;
-    for (const MatrixPlan& plan : plans)
-      read.push_back(matrix(plan));
-    return read;
-  }
-
-  [[nodiscard]] Buffer<float> norm(const TensorRef& tensor) {
-    Buffer<float> values = read_vector(tensor);
-    report(static_cast<std::int64_t>(values.size_bytes()));
-    return values;
-  }
-
- private:
-  void report(std::int64_t bytes) {
-    done_bytes_ += bytes;
-    if (progress_) progress_(done_bytes_, total_bytes_);
-  }
-
-  Progress progress_;
-  std::int64_t total_bytes_;
-  std::int64_t done_bytes_ = 0;
-  ReadScratch scratch_;
+/// A matrix that is still to be read and its place.
+struct ReadJob {
+  const MatrixPlan* from = nullptr;
+  Matrix* to = nullptr;
 };
+
+/// Reads all jobs on a few threads: most of the time goes into first touches of memory, which one
+/// thread does at a fraction of the machine's speed. Calls `progress` from one thread at a time.
+inline void read_jobs(const std::vector<ReadJob>& jobs,
+                      std::int64_t done_bytes,
+                      std::int64_t total_bytes,
+                      const Progress& progress) {
+  constexpr int kMostThreads = 4;
+  const int available = static_cast<int>(std::thread::hardware_concurrency());
+  ThreadPool pool(std::clamp(available, 1, kMostThreads));
+  std::mutex mutex;
+  std::exception_ptr failure;  // of the first job in order that failed, whoever was first in time
+  int failed_job = INT_MAX;
+  parallel_tasks(&pool, static_cast<int>(jobs.size()), [&](int i) {
+    const ReadJob& job = jobs[static_cast<std::size_t>(i)];
+    try {
+      ReadScratch scratch;
+      *job.to = read_matrix(*job.from, scratch);
+      const std::lock_guard lock(mutex);
+      done_bytes += job.from->bytes();
+      if (progress && !failure) progress(done_bytes, total_bytes);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (i < failed_job) failure = std::current_exception();
+      failed_job = std::min(i, failed_job);
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
+}
 
 }  // namespace detail
 
@@ -260,10 +269,10 @@ class PlanReader {
 }
 
 /// Reads all tensors of the decoder. Every shape is checked against `config` before the first byte
-/// of data is read; memory peaks at the weights and one module.
+/// of data is read; memory peaks at the weights and one module for each of at most 4 threads.
 ///
 /// Layout:  as DecoderWeights says; rows in PlainOrder.
-/// Units:   progress in bytes as held.
+/// Units:   progress in bytes as held; called from several threads, one at a time.
 /// Errors:  \throws Error(kIo), Error(kFormat) naming file, tensor, what was found and expected;
 ///          Error(kConfig) for what is not supported; Error(kCapacity).
 [[nodiscard]] inline DecoderWeights load_weights(const std::string& folder,
@@ -272,22 +281,33 @@ class PlanReader {
                                                  const Progress& progress = {}) {
   const SafetensorsModel files(folder);
   const detail::DecoderPlan plan = detail::DecoderPlanner(files, config, quantization).plan();
-  detail::PlanReader reader(progress, plan.bytes);
   DecoderWeights weights;
-  weights.embedding = reader.matrix(plan.embedding);
-  weights.layers.reserve(plan.layers.size());
-  for (const detail::LayerPlan& from : plan.layers) {
-    LayerWeights layer;
-    layer.attention_norm = reader.norm(from.attention_norm);
-    layer.qkv = reader.matrices(from.qkv);
-    layer.attention_out = reader.matrix(from.attention_out);
-    layer.mlp_norm = reader.norm(from.mlp_norm);
-    layer.gate_up = reader.matrices(from.gate_up);
-    layer.down = reader.matrix(from.down);
-    weights.layers.push_back(std::move(layer));
+  std::vector<detail::ReadJob> jobs;
+  std::int64_t matrix_bytes = 0;
+  const auto add = [&](const detail::MatrixPlan& from, Matrix& to) {
+    jobs.push_back({&from, &to});
+    matrix_bytes += from.bytes();
+  };
+  const auto add_all = [&](const std::vector<detail::MatrixPlan>& from, std::vector<Matrix>& to) {
+    to.resize(from.size());
+    for (std::size_t i = 0; i < from.size(); ++i)
+      add(from[i], to[i]);
+  };
+  add(plan.embedding, weights.embedding);
+  weights.layers.resize(plan.layers.size());
+  for (std::size_t i = 0; i < plan.layers.size(); ++i) {
+    const detail::LayerPlan& from = plan.layers[i];
+    LayerWeights& layer = weights.layers[i];
+    layer.attention_norm = detail::read_vector(from.attention_norm);
+    layer.mlp_norm = detail::read_vector(from.mlp_norm);
+    add_all(from.qkv, layer.qkv);
+    add(from.attention_out, layer.attention_out);
+    add_all(from.gate_up, layer.gate_up);
+    add(from.down, layer.down);
   }
-  weights.final_norm = reader.norm(plan.final_norm);
-  if (plan.head) weights.head = reader.matrix(*plan.head);
+  weights.final_norm = detail::read_vector(plan.final_norm);
+  if (plan.head) add(*plan.head, weights.head);
+  detail::read_jobs(jobs, plan.bytes - matrix_bytes, plan.bytes, progress);
   return weights;
 }
 

@@ -1,6 +1,6 @@
 /// \file  config.json and generation_config.json of a Hugging Face folder -> a checked ModelConfig.
-//         Keys that matter are required: the defaults of the Python classes differ from every
-//         released model.
+///        Keys that matter are required: the defaults of the Python classes differ from every
+///        released model.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -144,6 +144,7 @@ TEST_CASE("added tokens: longest first, spaces swallowed, names of strangers not
   CHECK(tokenizer.encode("<r>\u3000\n b") == std::vector{4, 0});
   CHECK(tokenizer.encode("b \u2003<l>b") == std::vector{0, 5, 0});
   CHECK(tokenizer.encode("<r> <l>") == std::vector{4, 5});
+  CHECK(tokenizer.encode(" \x9E<l>") == std::vector{1, 5});  // what stands between is no space
   CHECK(tokenizer.encode("<a>b", {.parse_special = false}) == std::vector{0});
   CHECK(tokenizer.encode("<t>b", {.parse_special = false}) == std::vector{6, 0});
   CHECK(tokenizer.encode("b", {.add_bos = true}) == std::vector{2, 0});

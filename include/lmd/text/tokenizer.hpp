@@ -192,7 +192,8 @@ class Tokenizer {
       while (at > from && is_tail(at))
         --at;
       const detail::CodePoint c = detail::decode_utf8(text, at);
-      if (!c.is_valid || detail::class_of(c.value) != detail::CharClass::kSpace) break;
+      const bool is_whole = c.is_valid && at + static_cast<std::size_t>(c.n_bytes) == end;
+      if (!is_whole || detail::class_of(c.value) != detail::CharClass::kSpace) break;
       end = at;
     }
     return end;

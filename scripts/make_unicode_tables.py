@@ -5,8 +5,9 @@ usage: make_unicode_tables.py include/lmd/text      (needs the package `tokenize
 
 Letters, numbers and white space are what the regular expressions of the package `tokenizers` match
 (its Oniguruma; Unicode 16.0 in tokenizers 0.23), found by probing every code point: a tokenizer has
-to split where the one that trained the vocabulary did. Canonical decompositions come from Python's
-unicodedata; both sources are checked against each other as far as they overlap.
+to split where the one that trained the vocabulary did. Canonical decompositions and combining
+classes come from Python's unicodedata, reduced to those characters that the package's NFC knows (it
+stands at Unicode 9.0). The sources are checked against each other as far as they overlap.
 """
 import sys
 import unicodedata
@@ -89,10 +90,12 @@ def composes(point):
 
 
 def nfc_tables():
-    nfc = normalizers.NFC()
+    nfc, nfd = normalizers.NFC(), normalizers.NFD()
     singles, pairs = [], []
     for c in CODE_POINTS:
         assert nfc.normalize_str(chr(c)) == unicodedata.normalize("NFC", chr(c)), hex(c)
+        if nfd.normalize_str(chr(c)) == chr(c):
+            continue
         parts = unicodedata.decomposition(chr(c)).split()
         if not parts or parts[0].startswith("<") or c in HANGUL:
             continue
@@ -101,7 +104,9 @@ def nfc_tables():
     order = sorted((i for i, p in enumerate(pairs) if composes(p[0])), key=lambda i: pairs[i][1:])
     marks = {}
     for c in CODE_POINTS:
-        if unicodedata.combining(chr(c)):
+        # U+0345 has the highest class, so every mark that the package knows goes before it
+        is_known = c == 0x345 or nfd.normalize_str("\u0345" + chr(c)) != "\u0345" + chr(c)
+        if unicodedata.combining(chr(c)) and is_known:
             marks.setdefault(unicodedata.combining(chr(c)), set()).add(c)
     mark_rows = sorted((a, b, k) for k, points in marks.items() for a, b in ranges(points))
     decompositions = (
@@ -121,7 +126,7 @@ def nfc_tables():
         "struct MarkRange {\n  std::uint32_t first, last;\n  std::uint8_t combining_class;\n};\n"
         f"inline constexpr std::array<MarkRange, {len(mark_rows)}> kMarkRanges{{{{\n"
         + table(f"{{{a:#x},{b:#x},{k}}}" for a, b, k in mark_rows) + "}};\n")
-    version = f"of Unicode {unicodedata.unidata_version}"
+    version = f"of Unicode 9.0 (tokenizers {tokenizers.__version__})"
     includes = "#include <array>\n#include <cstdint>\n\n"
     return (header(f"Canonical decompositions {version}, Hangul excepted.", includes, decompositions),
             header(f"Canonical compositions and combining classes {version}.", includes, compositions))

@@ -1,4 +1,4 @@
-/// \file  Normal form C equals Python's, character classes equal the regular expressions'.
+/// \file  Normal form C equals the reference package's, character classes equal the regular expressions'.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/text/nfc.hpp>
 #include <lmd/text/unicode.hpp>
@@ -35,6 +35,8 @@ TEST_CASE("composition, order of marks, exclusions and Hangul") {
   CHECK(nfc("\u1100\u1161\u11A8") == "각");
   CHECK(nfc("\uAC00\u11A7") == "\uAC00\u11A7");  // no tail
   CHECK(nfc("e\xCC") == "e\uFFFD");
+  CHECK(nfc("e\u0345\u0323") == "ẹ\u0345");
+  CHECK(nfc("e\u0345\u0D3C") == "e\u0345\u0D3C");  // a mark since Unicode 10
 }
 
 TEST_CASE("every syllable survives decomposition and composition") {

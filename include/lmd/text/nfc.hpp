@@ -104,8 +104,9 @@ inline void compose(std::vector<Mark>& marks) {
 
 /// `text` in normalisation form C. Ill-formed bytes become U+FFFD.
 ///
-/// Source:  Unicode Standard Annex 15; Unicode 14 tables. Later versions only add characters.
-/// Oracle:  Python's unicodedata.normalize("NFC", text)
+/// Source:  Unicode Standard Annex 15, with the tables of Unicode 9: marks assigned later are not
+///          reordered, as in the package that vocabularies are trained with.
+/// Oracle:  normalizers.NFC() of the package `tokenizers`
 [[nodiscard]] inline std::string nfc(std::string_view text) {
   using namespace detail;
   // U+0300 (CC 80) is the first character that normalisation can change or reorder.

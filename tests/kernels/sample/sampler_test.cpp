@@ -164,7 +164,7 @@ void check_against_host(CpuIsa isa, int vocab, float spread, const SamplingParam
     x *= spread;
   CpuSampler cpu(isa);
   Sampler host;
-  const std::vector<int> tokens = {1, 2, 3, 3};
+  const std::vector<int> tokens = {1 % vocab, 2 % vocab, 3 % vocab, 3 % vocab};
   SamplingContext c;
   c.tokens = tokens;
   c.n_prompt = 1;

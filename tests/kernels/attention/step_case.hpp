@@ -2,24 +2,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <lmd/core/cpu_features.hpp>
-#include <lmd/kernels/attention/step_cpu.hpp>
+#include <lmd/core/buffer.hpp>
+#include <lmd/kernels/attention/step.hpp>
 #include <lmd/quant/kv_formats.hpp>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <cstring>
-#include <random>
 #include <vector>
 
-namespace lmd::test {
+#include <cases/random.hpp>
 
-/// The instruction sets that this machine can run.
-inline std::vector<CpuIsa> runnable_isas() {
-  std::vector<CpuIsa> isas;
-  for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
-    if (isa <= best_cpu_isa()) isas.push_back(isa);
-  }
-  return isas;
-}
+namespace lmd::test {
 
 struct StepShape {
   int tokens = 0;
@@ -31,27 +26,42 @@ struct StepShape {
   [[nodiscard]] int out_width() const { return heads * head_dim; }
 };
 
+enum class Rotation {
+  kNone,    ///< positions do not turn anything
+  kPowers,  ///< cosines and sines are powers of two: no product is rounded, so backends can be
+            ///< compared bit by bit whether they have fma or not
+};
+
 /// Inputs of one sequence.
 struct StepInput {
   StepShape shape;
   std::vector<float> qkv;       ///< [tokens, (heads + 2 kv_heads) head_dim]
   std::vector<float> rotation;  ///< [tokens, head_dim]
 
-  /// Cosines and sines are powers of two: whether a product is rounded before the sum or
-  /// not, the result is the same, so that backends can be compared bit by bit.
-  StepInput(const StepShape& s, unsigned seed)
+  StepInput(const StepShape& s, std::uint64_t seed, Rotation kind)
       : shape(s),
-        qkv(static_cast<std::size_t>(s.tokens) * s.qkv_width()),
+        qkv(random_floats(std::int64_t{s.tokens} * s.qkv_width(), seed)),
         rotation(static_cast<std::size_t>(s.tokens) * s.head_dim) {
-    std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
-    for (float& x : qkv)
-      x = normal(random);
-    const float factors[] = {1.0f, 0.5f, -0.5f, 0.25f, -0.125f};
-    for (float& x : rotation)
-      x = factors[random() % 5];
+    Random random(seed + 1000);
+    for (std::size_t i = 0; i < rotation.size(); ++i) {
+      const bool is_cosine = static_cast<int>(i) % s.head_dim < s.head_dim / 2;
+      const float power = std::ldexp(random.below(2) == 0 ? 1.0f : -1.0f, -random.below(4));
+      rotation[i] = kind == Rotation::kPowers ? power : is_cosine ? 1.0f : 0.0f;
+    }
   }
 };
+
+/// Mean square of the differences over the mean square of `b`.
+inline double nmse(const std::vector<float>& a, const std::vector<float>& b) {
+  double error = 0.0;
+  double power = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double difference = double{a[i]} - double{b[i]};
+    error += difference * difference;
+    power += double{b[i]} * double{b[i]};
+  }
+  return error / power;
+}
 
 /// What a run leaves.
 template <class U>

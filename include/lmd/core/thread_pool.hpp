@@ -52,8 +52,13 @@ class ThreadPool {
     epoch_.fetch_add(1, std::memory_order_release);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) epoch_.notify_all();
     f(0);
-    while (pending_.load(std::memory_order_acquire) != 0)
-      pause();
+    for (int i = 0; pending_.load(std::memory_order_acquire) != 0; ++i) {
+      if (i < kSpins) {
+        pause();
+      } else {
+        std::this_thread::yield();  // a worker waits for a processor: give it this one
+      }
+    }
   }
 
  private:

@@ -3,16 +3,16 @@
 #pragma once
 
 #include <lmd/cache/page_table.hpp>
+#include <lmd/kernels/sample/sampler_cpu.hpp>
 #include <lmd/model/decoder.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 namespace lmd::engine {
 
 /// Tokens whose logits are held at a time.
-inline constexpr int kEvaluationChunk = 64;
+inline constexpr int kEvaluationChunk = 128;
 
 /// Runs one sequence through a decoder of its own, outside any engine.
 class Evaluator {
@@ -70,13 +70,9 @@ class Evaluator {
   std::vector<std::int32_t> page_ids_;
 };
 
-/// -log softmax(logits)[token], in double.
+/// -log softmax(logits)[token].
 [[nodiscard]] inline double negative_log_likelihood(std::span<const float> logits, int token) {
-  const double max = *std::ranges::max_element(logits);
-  double sum = 0.0;
-  for (const float x : logits)
-    sum += std::exp(static_cast<double>(x) - max);
-  return max + std::log(sum) - logits[token];
+  return kernels::CpuSampler{}.log_sum_exp(logits) - logits[token];
 }
 
 }  // namespace lmd::engine

@@ -71,6 +71,14 @@ class CpuSampler {
                             logits.begin());
   }
 
+  /// log(sum of exp(logits)), to about 1e-6 of itself.
+  [[nodiscard]] double log_sum_exp(std::span<const float> logits) {
+    maxima_.resize(ceil_div<std::size_t>(logits.size(), kLogitBlock));
+    (void)block_maxima_(logits.data(), std::ssize(logits), maxima_.data());
+    const float max = *std::ranges::max_element(maxima_);
+    return max + std::log(sum_of_weights_(logits.data(), std::ssize(logits), max, 1.0f));
+  }
+
  private:
   struct Candidate {
     float logit = 0.0f;

@@ -98,11 +98,12 @@ TEST_CASE("tools follow the system text, in Python's JSON") {
       "null, "
       "\"name\": \"now\", \"parameters\": null}]<|im_end|>\n";
   const std::string user = "<|im_start|>user\nq<|im_end|>\n";
-  CHECK(contains(rendered("internlm2", {says("system", "S"), says("user", "q")}, options),
-                 "<|im_start|>system\nS<|im_end|>\n" + tools + user));
+  CHECK(rendered("internlm2", {says("system", "S"), says("user", "q")}, options) ==
+        "<|im_start|>system\nS<|im_end|>\n" + tools + user + "<|im_start|>assistant\n");
   // Without a system message the default text still comes first.
-  CHECK(contains(rendered("internlm2", {says("user", "q")}, options),
-                 "中文.\n<|im_end|>\n" + tools + user));
+  CHECK(rendered("internlm2", {says("user", "q")}, options) ==
+        "<|im_start|>system\n" + std::string(kInternlm2System) + "<|im_end|>\n" + tools + user +
+            "<|im_start|>assistant\n");
   ToolOptions one = options;
   one.choice = "now";
   CHECK(contains(rendered("internlm2", {says("user", "q")}, one),

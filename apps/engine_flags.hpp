@@ -1,0 +1,86 @@
+/// \file  The flags of every subcommand that runs a model, under LMDeploy's names.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/engine/dispatch.hpp>
+
+#include <string>
+
+#include "flags.hpp"
+#include "runtime.hpp"
+
+namespace lmd::apps {
+
+namespace detail {
+
+/// A flag that is taken for the sake of LMDeploy's command lines and can have one value only.
+inline void add_only(CLI::App& app,
+                     const std::string& flag,
+                     const std::string& only,
+                     const char* why) {
+  const auto check = [flag, only, why](const std::string& text) {
+    LMD_REQUIRE(text == only, ErrorCode::kConfig,
+                flag + " '" + text + "': only " + only + " is possible, " + why);
+  };
+  app.add_option_function<std::string>(flag, check, std::string("only ") + only + ": " + why)
+      ->type_name(only)
+      ->group("For LMDeploy's command lines");
+}
+
+inline void add_cache_flags(CLI::App& app, engine::EngineConfig& config) {
+  const auto set_policy = [&config](const std::string& word) {
+    config.quant_policy = engine::parse_quant_policy(word);
+  };
+  app.add_option_function<std::string>(
+         "--quant-policy", set_policy,
+         "how keys and values are kept: 0 is 16 bit, 8 and 4 are bits "
+         "with a scale per token, k8v4 mixes them, 4c scales keys per "
+         "channel")
+      ->type_name("0|8|4|k8v4|4c")
+      ->default_str("0");
+  add_number(app, "--cache-max-entry-count", config.cache_max_entry_count, 0.0, 1.0,
+             "share of the memory left beside the weights that the cache may take");
+  add_integer(app, "--session-len", config.session_len, 0, 1 << 24,
+              "tokens of a sequence, prompt and answer; 0: what the model was trained for");
+  add_integer(app, "--max-batch-size", config.max_batch_size, 1, 4096,
+              "sequences that run at the same time");
+  add_integer(app, "--max-prefill-token-num", config.max_prefill_tokens, 1, 65536,
+              "prompt tokens that are read in one step");
+  app.add_flag_callback(
+      "--no-prefix-caching", [&config] { config.has_prefix_cache = false; },
+      "do not share the cache of equal beginnings");
+  app.add_flag_callback(
+         "--enable-prefix-caching", [&config] { config.has_prefix_cache = true; },
+         "share the cache of equal beginnings; the default but in bench")
+      ->group("For LMDeploy's command lines");
+}
+
+}  // namespace detail
+
+/// Binds the flags to `options`, whose values of now are the defaults.
+inline void add_engine_flags(CLI::App& app, RuntimeOptions& options) {
+  detail::add_cache_flags(app, options.engine);
+  add_choice(app, "--device", options.device, {"auto", "cpu", "host", "cuda"},
+             "what computes; host: the textbook definitions, slow");
+  add_integer(app, "--threads", options.threads, 0, 256,
+              "threads; 0: as many as this process may use");
+  add_choice(app, "--model-format", options.model_format, {"hf", "awq"},
+             "what the weights must be; read from the files if not given");
+  add_number(app, "--rope-scaling-factor", options.rope_scaling_factor, 0.0, 10000.0,
+             "over 1: dynamic NTK scaling by it beyond the trained length; 0: as config.json says");
+  constexpr const char* kCompatible = "For LMDeploy's command lines";
+  detail::add_only(app, "--backend", "turbomind", "lmd has one engine");
+  detail::add_only(app, "--tp", "1", "this backend runs in one process");
+  detail::add_only(app, "--cache-block-seq-len", "64", "pages have 64 tokens");
+  app.add_flag_callback(
+         "--trust-remote-code", [] {}, "no effect: no code of a model is ever run")
+      ->group(kCompatible);
+}
+
+inline CLI::Option* add_chat_template(CLI::App& app, std::string& target) {
+  return add_text(
+      app, "--chat-template", target, "NAME|FILE|JSON",
+      "a built-in name, a JSON file as LMDeploy's, or its text; else as the model says");
+}
+
+}  // namespace lmd::apps

@@ -1,0 +1,66 @@
+/// \file  What users of LMDeploy may type that lmd does not do, and what it says instead.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string_view>
+
+namespace lmd::apps {
+
+struct Refusal {
+  const char* word;    ///< a subcommand ("serve", "lite smooth_quant") or a long flag
+  const char* answer;  ///< completes "WORD: "
+};
+
+inline constexpr Refusal kRefusedCommands[] = {
+    {"serve proxy", "not part of lmd; put HAProxy in front of several servers"},
+    {"serve", "not built yet; `lmd chat MODEL` talks to a model in the terminal"},
+    {"lite smooth_quant", "not part of lmd; AWQ checkpoints load as they are"},
+    {"lite auto_gptq", "not part of lmd; AWQ checkpoints load as they are"},
+    {"lite kv_qparams",
+     "not needed; --quant-policy 8 or 4 quantises keys and values while running"},
+    {"lite",
+     "not built yet; AWQ checkpoints load as they are, and `lmd convert` keeps the 4-bit and "
+     "8-bit codes of GGUF files"},
+    {"bench serve", "not built yet; `lmd bench latency MODEL` measures the engine alone"},
+    {"bench throughput", "not built yet; use `lmd bench latency MODEL --batch N`"},
+};
+
+inline constexpr Refusal kRefusedFlags[] = {
+    {"--adapters", "LoRA adapters are not part of lmd; merge them into the weights first"},
+    {"--revision", "lmd loads from no model hub; name a folder on this machine"},
+    {"--download-dir", "lmd loads from no model hub; name a folder on this machine"},
+    {"--dtype", "lmd holds weights as the files have them; `lmd convert --dtype` changes them"},
+    {"--use-logn-attn", "no supported model uses it"},
+    {"--hf-overrides", "change config.json in the model's folder instead"},
+    {"--dp", "one process runs one copy; start several"},
+    {"--ep", "no supported model has experts"},
+    {"--cp", "not built yet"},
+    {"--nnodes", "not built yet"},
+    {"--node-rank", "not built yet"},
+    {"--dist-init-addr", "not built yet"},
+    {"--communicator", "not built yet"},
+    {"--async", "the engine has one mode; leave the flag out"},
+    {"--disable-metrics", "there are no metrics to disable; leave the flag out"},
+    {"--num-tokens-per-iter", "use --max-prefill-token-num"},
+    {"--max-prefill-iters", "use --max-prefill-token-num"},
+    {"--language-model-only", "only the language part is loaded; leave the flag out"},
+    {"--speculative-algorithm", "speculative decoding is not built yet"},
+    {"--speculative-draft-model", "speculative decoding is not built yet"},
+    {"--speculative-num-draft-tokens", "speculative decoding is not built yet"},
+    {"--server-name", "a flag of `serve`, which is not built yet"},
+    {"--server-port", "a flag of `serve`, which is not built yet"},
+    {"--api-keys", "a flag of `serve`, which is not built yet"},
+    {"--api-key", "a flag of `serve`, which is not built yet"},
+    {"--proxy-url", "not part of lmd; put HAProxy in front of several servers"},
+};
+
+/// The answer for `word`, or null.
+template <std::size_t N>
+[[nodiscard]] constexpr const char* refusal_of(const Refusal (&table)[N], std::string_view word) {
+  for (const Refusal& refusal : table) {
+    if (word == refusal.word) return refusal.answer;
+  }
+  return nullptr;
+}
+
+}  // namespace lmd::apps

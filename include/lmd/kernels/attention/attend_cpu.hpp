@@ -4,14 +4,13 @@
 
 #include <lmd/core/cpu_features.hpp>
 #include <lmd/kernels/attention/attend_item.hpp>
-#include <lmd/kernels/cache/code_registers.hpp>
+#include <lmd/kernels/attention/page_products.hpp>
 #include <lmd/kernels/primitive/simd_math.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <type_traits>
-#include <utility>
 
 #define LMD_SIMD_BODY_ <lmd/kernels/attention/attend_cpu.inc>
 #include <lmd/kernels/primitive/for_each_isa.inc>

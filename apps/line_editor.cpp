@@ -30,6 +30,8 @@ namespace {
 constexpr int kHistorySize = 1000;  // messages
 constexpr const char* kPasteBegin = "\033[200~";
 constexpr std::wstring_view kPasteEnd = L"\033[201~";
+/// Typed before the editor took the terminal over, it arrives as a zero.
+constexpr char kCtrlD = '\004';
 
 /// Characters, not bytes, whatever the locale: models speak UTF-8.
 void use_utf8() {
@@ -69,6 +71,7 @@ struct LineEditor::Impl {
         return 0;
       }
       if (n <= 0) return 0;
+      if (byte == '\0') byte = kCtrlD;
       const std::size_t got = std::mbrtowc(to, &byte, 1, &state);
       if (got == static_cast<std::size_t>(-2)) continue;  // more bytes to come
       if (got != static_cast<std::size_t>(-1)) return 1;

@@ -79,6 +79,7 @@ class ChatLoop {
     const std::string mark = needs_double ? "double enter to end input >>> " : ">>> ";
     std::string text;
     bool is_first = true;
+    (void)take_interrupt();  // what was pressed before the prompt is not about the next answer
     for (;;) {
       Line line = editor_.read(is_first ? mark : needs_double ? "" : "... ");
       if (line.outcome == LineOutcome::kEnd) {
@@ -160,7 +161,6 @@ class ChatLoop {
 
   /// False when Ctrl-C was pressed twice.
   bool answer(const std::string& text) {
-    (void)take_interrupt();  // what was pressed before is not about this answer
     bool is_stopped = false;
     try {
       last_ = session_->ask(text, [&](std::string_view piece) {

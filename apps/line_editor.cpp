@@ -14,7 +14,6 @@
 #include "interrupt.hpp"
 #include "terminal.hpp"
 #include <langinfo.h>
-#include <poll.h>
 #include <unistd.h>
 
 #ifdef LMD_WITH_LIBEDIT
@@ -23,12 +22,17 @@
 
 namespace lmd::apps {
 
+namespace {
+
+constexpr const char* kPasteBegin = "\033[200~";
+
+}  // namespace
+
 #ifdef LMD_WITH_LIBEDIT
 
 namespace {
 
 constexpr int kHistorySize = 1000;  // messages
-constexpr const char* kPasteBegin = "\033[200~";
 constexpr std::wstring_view kPasteEnd = L"\033[201~";
 /// Typed before the editor took the terminal over, it arrives as a zero.
 constexpr char kCtrlD = '\004';
@@ -61,15 +65,15 @@ struct LineEditor::Impl {
     Impl& self = of(editor);
     std::mbstate_t state{};
     for (;;) {
-      char byte = 0;
-      const ssize_t n = ::read(STDIN_FILENO, &byte, 1);
-      if (n < 0 && errno == EINTR && !take_interrupt()) continue;
-      if (n < 0 && errno == EINTR) {
+      if (wait_for_input() == Input::kInterrupted) {
         const LineInfoW* line = ::el_wline(editor);
         self.is_interrupted = true;
         self.had_text = line->lastchar > line->buffer;
         return 0;
       }
+      char byte = 0;
+      const ssize_t n = ::read(STDIN_FILENO, &byte, 1);
+      if (n < 0 && errno == EINTR) continue;
       if (n <= 0) return 0;
       if (byte == '\0') byte = kCtrlD;
       const std::size_t got = std::mbrtowc(to, &byte, 1, &state);
@@ -158,29 +162,68 @@ void LineEditor::remember(const std::string& text) {
 
 #else
 
-struct LineEditor::Impl {};
+struct LineEditor::Impl {
+  std::string pending;  ///< read, not yet returned
+  bool has_paste = environment("TERM") != "dumb";
+};
 
-LineEditor::LineEditor(const std::string&) : impl_(std::make_unique<Impl>()) {}
-LineEditor::~LineEditor() = default;
+namespace {
+
+constexpr std::string_view kPasteEndBytes = "\033[201~";
+
+/// The first line of `text` with its line end; a pasted block counts as within a line. Empty when it
+/// is not complete.
+std::string_view first_line(std::string_view text) {
+  std::size_t from = 0;
+  for (;;) {
+    const std::size_t end = text.find('\n', from);
+    const std::size_t begin = text.find(kPasteBegin, from);
+    if (begin == std::string_view::npos || end < begin)
+      return end == std::string_view::npos ? std::string_view() : text.substr(0, end + 1);
+    from = text.find(kPasteEndBytes, begin);
+    if (from == std::string_view::npos) return {};
+  }
+}
+
+void remove_all(std::string& text, std::string_view mark) {
+  for (std::size_t at = 0; (at = text.find(mark, at)) != std::string::npos;)
+    text.erase(at, mark.size());
+}
+
+}  // namespace
+
+LineEditor::LineEditor(const std::string&) : impl_(std::make_unique<Impl>()) {
+  if (impl_->has_paste) std::fputs("\033[?2004h", stdout);
+}
+
+LineEditor::~LineEditor() {
+  if (impl_->has_paste) std::fputs("\033[?2004l", stdout);
+}
 
 Line LineEditor::read(const std::string& prompt) {
-  constexpr int kPasteGap = 20;  // ms between the lines of a paste, at most
   std::fputs(prompt.c_str(), stdout);
   std::fflush(stdout);
-  std::string text;
-  for (;;) {
+  std::string& pending = impl_->pending;
+  std::string line;
+  while ((line = first_line(pending)).empty()) {
+    if (wait_for_input() == Input::kInterrupted) {
+      const bool had_text = !pending.empty();
+      pending.clear();
+      return {LineOutcome::kInterrupted, {}, had_text};
+    }
     char bytes[4096];
     const ssize_t n = ::read(STDIN_FILENO, bytes, sizeof bytes);
-    if (n < 0 && errno == EINTR && !take_interrupt()) continue;
-    if (n < 0 && errno == EINTR) return {LineOutcome::kInterrupted, {}, !text.empty()};
-    if (n <= 0) break;
-    text.append(bytes, static_cast<std::size_t>(n));
-    pollfd more{STDIN_FILENO, POLLIN, 0};
-    if (text.ends_with('\n') && ::poll(&more, 1, kPasteGap) <= 0) break;
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return {};
+    pending.append(bytes, static_cast<std::size_t>(n));
   }
-  if (text.empty()) return {};
-  if (text.ends_with('\n')) text.pop_back();
-  return {LineOutcome::kLine, std::move(text), false};
+  pending.erase(0, line.size());
+  line.pop_back();
+  remove_all(line, kPasteBegin);
+  remove_all(line, kPasteEndBytes);
+  while (line.ends_with('\n'))
+    line.pop_back();
+  return {LineOutcome::kLine, std::move(line), false};
 }
 
 void LineEditor::remember(const std::string&) {}

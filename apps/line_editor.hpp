@@ -19,9 +19,9 @@ struct Line {
   bool had_text = false;  ///< kInterrupted: whether something had been typed
 };
 
-/// Reads from standard input, which is a terminal. With libedit there are editing and a history that
-/// lives in a file, and a bracketed paste is inserted whole; without, lines that arrive together
-/// count as one.
+/// Reads from standard input, which is a terminal. A bracketed paste is one line, with line ends in
+/// it. With libedit there are editing and a history that lives in a file; without, what the terminal
+/// itself offers.
 ///
 /// \pre catch_interrupts() was called.
 class LineEditor {

@@ -601,9 +601,7 @@ def terminal_interrupt_stops_the_answer():
         t = Terminal("chat", MODEL, "--max-new-tokens", "4000", "--temperature", "0", env={"LMD_HOME": home})
         t.expect(PROMPT)
         t.send(b"Write a very long story about a river.\r")
-        t.expect(b"\r\n")
-        while len(t.seen) < 40:
-            t.read(1)
+        t.expect(b"the ")
         t.send(b"\x03")
         t.expect(b"stopped")
         t.expect(PROMPT)

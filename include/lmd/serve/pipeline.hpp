@@ -52,8 +52,8 @@ struct Answer {
 }
 
 /// Answers one prompt on an engine that nobody else uses meanwhile. `on_text` gets the answer in
-/// pieces of whole characters, as soon as no stop string can begin in them; when it returns false
-/// the answer is cancelled.
+/// pieces of whole characters, as soon as no stop string can begin in them, and no text after every
+/// step that reads a part of the prompt; when it returns false the answer is cancelled.
 ///
 /// Errors:  \throws what Engine::submit throws; Error(kInternal) when the logits were not numbers.
 [[nodiscard]] inline Answer generate(engine::Engine& engine,
@@ -99,9 +99,16 @@ struct Answer {
   };
   id = engine.submit(std::move(request), sink);
   while (engine.step()) {
+    if (is_stopped || !answer.ids.empty() || on_text({})) continue;
+    is_stopped = true;
+    engine.cancel(id);
+  }
+  if (!is_stopped) {
+    std::string rest = stops.feed(characters.flush());
+    rest += stops.flush();
+    (void)show(rest);
   }
   if (stops.is_stopped()) answer.finish = engine::FinishReason::kStop;
-  if (!is_stopped) (void)show(stops.feed(characters.flush()) + stops.flush());
   answer.total_s = seconds();
   LMD_REQUIRE(answer.finish != engine::FinishReason::kError, ErrorCode::kInternal,
               "the model's output is not a number");

@@ -6,7 +6,9 @@
 #include <lmd/engine/sequence.hpp>
 #include <lmd/kernels/elementwise/rope.hpp>
 
+#include <algorithm>
 #include <deque>
+#include <iterator>
 #include <memory>
 
 namespace lmd::engine {
@@ -44,11 +46,11 @@ class Scheduler {
 
   /// Sequences cancelled while waiting, no longer queued.
   [[nodiscard]] std::vector<SequencePtr> take_cancelled_waiting() {
-    std::vector<SequencePtr> taken;
-    std::erase_if(waiting_, [&](SequencePtr& s) {
-      if (s->is_cancelled) taken.push_back(std::move(s));
-      return s == nullptr;
-    });
+    const auto first = std::stable_partition(waiting_.begin(), waiting_.end(),
+                                             [](const SequencePtr& s) { return !s->is_cancelled; });
+    std::vector<SequencePtr> taken(std::make_move_iterator(first),
+                                   std::make_move_iterator(waiting_.end()));
+    waiting_.erase(first, waiting_.end());
     return taken;
   }
 

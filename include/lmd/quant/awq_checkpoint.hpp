@@ -7,29 +7,31 @@
 
 namespace lmd::quant {
 
-/// A word holds 8 neighbouring output features; nibble p (bits 4p .. 4p + 3) holds kAwqColumn[p].
-inline constexpr int kAwqColumn[8] = {0, 2, 4, 6, 1, 3, 5, 7};
-/// The nibble that holds column c.
-inline constexpr int kAwqNibble[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+/// The nibble (bits 4 p .. 4 p + 3) of a word that holds column c of its 8 neighbouring output
+/// features: even columns lie in the low half, odd ones in the high half. A function, as device code
+/// cannot read a table of the host.
+[[nodiscard]] LMD_HD constexpr int awq_nibble(int c) {
+  return c / 2 + 4 * (c % 2);
+}
 static_assert(
     [] {
-      for (int c = 0; c < 8; ++c)
-        if (kAwqColumn[kAwqNibble[c]] != c) return false;
+      constexpr int kColumn[8] = {0, 2, 4, 6, 1, 3, 5, 7};  // of nibble p, as AutoAWQ lists them
+      for (int p = 0; p < 8; ++p)
+        if (awq_nibble(kColumn[p]) != p) return false;
       return true;
     }(),
-    "the two tables are inverses of each other");
+    "checkpoints interleave the columns in AutoAWQ's order");
 
 /// Code of column c (0 .. 7) of a packed word.
-LMD_HD std::uint32_t awq_code(std::uint32_t word, int c) {
-  constexpr int kNibble[8] = {0, 4, 1, 5, 2, 6, 3, 7};
-  return word >> (4 * kNibble[c]) & 15u;
+[[nodiscard]] LMD_HD constexpr std::uint32_t awq_code(std::uint32_t word, int c) {
+  return word >> (4 * awq_nibble(c)) & 15u;
 }
 
 /// One packed word from the codes of 8 columns.
-inline std::uint32_t awq_word(const std::uint32_t (&codes)[8]) {
+[[nodiscard]] inline std::uint32_t awq_word(const std::uint32_t (&codes)[8]) {
   std::uint32_t word = 0;
   for (int c = 0; c < 8; ++c)
-    word |= (codes[c] & 15u) << (4 * kAwqNibble[c]);
+    word |= (codes[c] & 15u) << (4 * awq_nibble(c));
   return word;
 }
 

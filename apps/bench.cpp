@@ -53,13 +53,12 @@ Runtime load(const BenchFlags& flags) {
 }
 
 /// Weights are read once a step for the whole batch, each sequence's cache for itself; the cache
-/// counts at its mean length. An embedding that is not the head's is not read: a row of it is.
+/// counts at its mean length.
 double bytes_per_token(engine::Engine& engine, const LatencyCase& size) {
-  const model::ModelConfig& m = engine.model();
-  const double table = m.has_tied_head ? 0.0 : 2.0 * m.vocab_size * m.hidden_size;
-  const double weights = static_cast<double>(engine.plan().weights) - table;
+  const model::Decoder& decoder = engine.decoder();
+  const auto weights = static_cast<double>(decoder.step_weight_bytes(size.batch));
   const double mean_tokens = size.prompt_len + size.gen_len / 2.0;
-  return weights / size.batch + cache_bytes(engine.decoder().geometry(), mean_tokens);
+  return weights / size.batch + cache_bytes(decoder.geometry(), mean_tokens);
 }
 
 BenchResult measure(Runtime& runtime, const BenchFlags& flags) {

@@ -264,6 +264,30 @@ TEST_CASE("bytes are counted without loading; progress ends at the total") {
   CHECK(count_weight_bytes(folder.path, config.model, config.quantization) == total);
 }
 
+TEST_CASE("a step reads every weight once, and of an embedding that is no head one row a token") {
+  TinyCheckpoint c = TinyCheckpoint::llama();
+  const DecoderWeights w = load(c);
+  REQUIRE(w.embedding.n == 16);
+  constexpr std::int64_t kRow = 32 * 4;  // hidden size 32, floats
+  CHECK(step_bytes(w, 1) == held_bytes(w) - 15 * kRow);
+  CHECK(step_bytes(w, 3) == held_bytes(w) - 13 * kRow);
+  CHECK(step_bytes(w, 64) == held_bytes(w));
+  c.tensors.erase("lm_head.weight");
+  c.config["tie_word_embeddings"] = true;
+  const DecoderWeights tied = load(c);
+  CHECK(step_bytes(tied, 1) == held_bytes(tied));
+  CHECK(step_bytes(tied, 1) == step_bytes(w, 1) - kRow);
+}
+
+TEST_CASE("the row of a quantised embedding counts with its scales") {
+  DecoderWeights w = load(TinyCheckpoint::llama());
+  const std::int64_t floats = step_bytes(w, 1);
+  w.embedding.format = format_index<quant::WeightInt8<32>>();
+  w.embedding.codes = Buffer<std::uint8_t>(16 * 32);
+  w.embedding.params = Buffer<std::uint8_t>(16 * 2);
+  CHECK(step_bytes(w, 1) == floats - 32 * 4 + 32 + 2);
+}
+
 TEST_CASE("the default model") {
   const std::string folder = default_model_dir();
   if (!has_file(folder + "/model.safetensors", "weights of the default model")) return;
@@ -281,5 +305,6 @@ TEST_CASE("the default model") {
     CHECK(layer.gate_up.size() == 1);
     CHECK(layer.down.format == format_index<quant::WeightAffine4<32>>());
   }
+  CHECK(step_bytes(w, 1) == held_bytes(w));
   CHECK(held_bytes(w) == 96'576'768);  // the tensors of the file that it was converted from
 }

@@ -53,6 +53,10 @@ class Decoder {
 
   [[nodiscard]] const ModelConfig& config() const { return config_; }
   [[nodiscard]] int max_rows() const { return max_rows_; }
+  /// Bytes of weights that a step of `rows` rows reads from memory, be it with one logit or more.
+  [[nodiscard]] std::int64_t step_weight_bytes(int rows) const {
+    return step_bytes(weights_, rows);
+  }
   [[nodiscard]] cache::CacheGeometry geometry() const {
     return {config_.n_layers, config_.n_kv_heads, config_.head_dim, ops_.unit_bytes};
   }

@@ -6,7 +6,8 @@
 #include <lmd/core/type_list.hpp>
 #include <lmd/quant/weight_format.hpp>
 
-#include <string>
+#include <algorithm>
+#include <cstdint>
 #include <vector>
 
 namespace lmd::model {
@@ -51,5 +52,30 @@ struct DecoderWeights {
   Buffer<float> final_norm;  ///< [hidden]
   Matrix head;               ///< [vocab, hidden]; n = 0 when the embedding is reused
 };
+
+/// Bytes of codes, parameters and bias.
+[[nodiscard]] inline std::int64_t held_bytes(const Matrix& m) {
+  return static_cast<std::int64_t>(m.codes.size_bytes() + m.params.size_bytes() +
+                                   m.bias.size_bytes());
+}
+
+/// Bytes of weights that a step of `rows` tokens reads: all of them once. An embedding that is not
+/// the head as well is no more than a look-up: one row of it for each token.
+[[nodiscard]] inline std::int64_t step_bytes(const DecoderWeights& w, int rows) {
+  const bool is_tied = w.head.n == 0;
+  const std::int64_t table = held_bytes(w.embedding);
+  std::int64_t bytes =
+      is_tied ? table : table / w.embedding.n * std::min(rows, w.embedding.n) + held_bytes(w.head);
+  bytes += static_cast<std::int64_t>(w.final_norm.size_bytes());
+  for (const LayerWeights& l : w.layers) {
+    bytes += static_cast<std::int64_t>(l.attention_norm.size_bytes() + l.mlp_norm.size_bytes());
+    bytes += held_bytes(l.attention_out) + held_bytes(l.down);
+    for (const Matrix& m : l.qkv)
+      bytes += held_bytes(m);
+    for (const Matrix& m : l.gate_up)
+      bytes += held_bytes(m);
+  }
+  return bytes;
+}
 
 }  // namespace lmd::model

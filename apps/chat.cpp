@@ -68,6 +68,7 @@ ExitCode run_chat(ChatOptions& options) {
   if (!is_interactive && !options.prompt) options.prompt = read_prompt();
   LMD_REQUIRE(is_interactive || !options.prompt->empty(), ErrorCode::kConfig,
               "there is nothing to answer: the prompt is empty");
+  options.runtime.needs_tokenizer = true;
   Runtime runtime = load_shown(options.model, options.runtime);
   if (options.capability == "completion")
     runtime.chat_template.capability = text::Capability::kCompletion;

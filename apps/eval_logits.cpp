@@ -75,6 +75,7 @@ std::string report(std::span<const int> ids, std::span<const float> logits, int 
 ExitCode run_logits(LogitsFlags& flags) {
   LMD_REQUIRE(flags.ids.has_value() != flags.prompt.has_value(), ErrorCode::kConfig,
               "give either --ids 1,2,3 or --prompt TEXT");
+  flags.runtime.needs_tokenizer = flags.prompt.has_value();
   Runtime runtime = load_shown(flags.model, flags.runtime);
   const std::vector<int> ids = ids_of(flags, runtime);
   const int n = static_cast<int>(ids.size());

@@ -54,6 +54,7 @@ ExitCode run_perplexity(PerplexityFlags& flags) {
   constexpr std::int64_t kMaxTextBytes = std::int64_t{1} << 30;
   const std::string text = read_text_file(flags.text, kMaxTextBytes);
   if (flags.runtime.engine.session_len == 0) flags.runtime.engine.session_len = flags.context;
+  flags.runtime.needs_tokenizer = true;
   Runtime runtime = load_shown(flags.model, flags.runtime);
   const std::vector<int> tokens = tokenizer_of(runtime).encode(text);
   const auto context = static_cast<std::size_t>(flags.context);

@@ -25,10 +25,10 @@ namespace lmd::apps {
   return runtime;
 }
 
-/// \throws Error(kIo) when the model has none.
+/// Of a model that was loaded with `needs_tokenizer`.
 [[nodiscard]] inline const text::Tokenizer& tokenizer_of(const Runtime& runtime) {
-  LMD_REQUIRE(runtime.tokenizer != nullptr, ErrorCode::kIo,
-              runtime.folder + ": has neither tokenizer.json nor tokenizer.model");
+  LMD_REQUIRE(runtime.tokenizer != nullptr, ErrorCode::kInternal,
+              runtime.folder + ": was loaded without a tokenizer");
   return *runtime.tokenizer;
 }
 

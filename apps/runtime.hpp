@@ -23,6 +23,7 @@ struct RuntimeOptions {
   std::string model_format;          ///< "", hf or awq: must agree with what the files say
   std::string chat_template;         ///< "", a built-in name, a JSON file or JSON text
   double rope_scaling_factor = 0.0;  ///< 0: from the configuration; > 1: dynamic NTK with it
+  bool needs_tokenizer = false;      ///< refuse a folder without one, before anything is loaded
 };
 
 /// ${LMD_HOME:-~/.cache/lmd}/models
@@ -49,6 +50,8 @@ struct Runtime {
                                             const RuntimeOptions& options);
 
 /// Loads and arranges the weights. `progress` in bytes as held.
+/// \throws Error for files that are missing, damaged or not supported, all but the weights' values
+///         before the weights are read; for a plan that does not fit.
 [[nodiscard]] Runtime load_model(const std::string& folder,
                                  const RuntimeOptions& options,
                                  const model::Progress& progress = {});

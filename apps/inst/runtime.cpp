@@ -85,9 +85,10 @@ text::ChatTemplate choose_template(const Runtime& r, const RuntimeOptions& optio
     return is_json ? text::template_from_json(options.chat_template)
                    : text::builtin_template(options.chat_template);
   }
-  text::TemplateHints hints{.architecture = r.config.model.architecture,
-                            .internvl_template = {},
-                            .chat_template = text::read_tokenizer_config(r.folder).chat_template};
+  text::TemplateHints hints{
+      .architecture = r.config.model.architecture,
+      .internvl_template = {},
+      .chat_template = text::read_tokenizer_config(r.folder).chat_template};
   if (!r.config.wrapper.empty()) {
     const std::string path = r.folder + "/config.json";
     const json::Json root = json::parse_file(path);
@@ -179,7 +180,7 @@ Runtime load_model(const std::string& folder,
            model::count_weight_bytes(folder, r.config.model, r.config.quantization));
   const bool has_tokenizer =
       is_file(folder + "/tokenizer.json") || is_file(folder + "/tokenizer.model");
-  if (has_tokenizer) r.tokenizer = text::load_tokenizer(folder);
+  if (has_tokenizer || options.needs_tokenizer) r.tokenizer = text::load_tokenizer(folder);
   r.chat_template = choose_template(r, options);
   r.threads = make_threads(options);
   start(r, model::load_weights(folder, r.config.model, r.config.quantization, progress), options,

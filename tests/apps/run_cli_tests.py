@@ -230,8 +230,20 @@ def damaged_tokenizer():
         for text in (b"", b"{}", b'{"model": {"type": "Unigram"}}', b"[" * 1000):
             replace(folder / "tokenizer.json", text)
             refused("tokenize", folder, says=["tokenizer.json"], stdin=b"x")
+
+
+@case
+def no_tokenizer_is_said_before_weights_are_read():
+    with model_copy() as folder, tempfile.TemporaryDirectory() as other:
         (folder / "tokenizer.json").unlink()
-        refused("chat", folder, "--prompt", "x", says=["tokenizer"], lines=None)
+        text = pathlib.Path(other) / "text"
+        text.write_text("Some words. " * 100)
+        says = [str(folder), "has neither tokenizer.json nor tokenizer.model"]
+        # One line: a model that was loaded introduces itself first.
+        refused("chat", folder, "--prompt", "x", says=says)
+        refused("eval", "ppl", folder, "--text", text, "--ctx", "64", says=says)
+        refused("eval", "logits", folder, "--prompt", "x", says=says)
+        check(run("eval", "logits", folder, "--ids", "504", "--top", "1").status == 0, "ids need no tokenizer")
 
 
 @case

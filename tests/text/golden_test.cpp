@@ -1,6 +1,7 @@
 /// \file  Token ids equal those of the reference packages and of the documents of the models.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/text/load_tokenizer.hpp>
+#include <lmd/text/sentencepiece_model_writer.hpp>
 #include <lmd/text/tokenizer_json_writer.hpp>
 
 #include "text_support.hpp"
@@ -13,17 +14,20 @@ using namespace text_support;
 namespace {
 
 /// Compares every case of a golden folder; returns how many there were.
-int compare_folder(const std::string& name, bool parse_special) {
-  const auto tokenizer = load_tokenizer(kGolden + "/" + name);
+int compare_cases(const std::string& name, const Tokenizer& tokenizer, bool parse_special) {
   const Json cases = lmd::json::parse_file(kGolden + "/" + name + "/cases.json");
   for (const Json& entry : cases) {
     const std::string text = from_hex(entry[0].get<std::string>());
     CAPTURE(name);
     CAPTURE(text);
-    CHECK(tokenizer->encode(text, {.parse_special = parse_special}) ==
+    CHECK(tokenizer.encode(text, {.parse_special = parse_special}) ==
           entry[1].get<std::vector<int>>());
   }
   return static_cast<int>(cases.size());
+}
+
+int compare_folder(const std::string& name, bool parse_special) {
+  return compare_cases(name, *load_tokenizer(kGolden + "/" + name), parse_special);
 }
 
 std::vector<int> ids(const Json& value) {
@@ -41,6 +45,29 @@ TEST_CASE("byte-level BPE agrees with the tokenizers package") {
 TEST_CASE("SentencePiece BPE agrees with the sentencepiece package") {
   for (const char* name : {"internlm", "prefix", "llama"})
     CHECK(compare_folder(name, false) == 180);
+}
+
+TEST_CASE("a tokenizer.model that was written from its pieces means the same") {
+  for (const char* name : {"internlm", "llama"}) {
+    const auto model =
+        lmd::text::read_sentencepiece_model(kGolden + "/" + name + "/tokenizer.model");
+    std::vector<std::string> tokens;
+    for (int id = 0; id < model.pieces.size(); ++id)
+      tokens.emplace_back(model.pieces[id]);
+    REQUIRE_FALSE(model.remove_extra_whitespaces);
+    const Folder folder;
+    lmd::text::write_sentencepiece_model(folder.path() + "/tokenizer.model",
+                                         {.tokens = tokens,
+                                          .scores = model.scores,
+                                          .types = model.types,
+                                          .adds_dummy_prefix = model.add_dummy_prefix,
+                                          .bos_id = 1,
+                                          .eos_id = 2});
+    const auto tokenizer = load_tokenizer(folder.path());
+    CHECK(tokenizer->bos_id() == 1);
+    CHECK(tokenizer->eos_id() == 2);
+    CHECK(compare_cases(name, *tokenizer, false) == 180);
+  }
 }
 
 TEST_CASE("InternLM2: plain texts") {

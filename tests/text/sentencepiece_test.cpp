@@ -1,7 +1,9 @@
 /// \file  tokenizer.model files made by hand: every flag, every refusal, damage of any kind.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/text/sentencepiece.hpp>
+#include <lmd/text/sentencepiece_model_writer.hpp>
 
+#include <limits>
 #include <random>
 #include <utility>
 
@@ -182,4 +184,76 @@ TEST_CASE("truncated and bit-flipped files are read or refused, never more") {
   }
   CHECK(n_refused > 50);
   CHECK(n_refused < 400);
+}
+
+namespace {
+
+/// What the writer takes, owned.
+struct Vocabulary {
+  std::vector<std::string> tokens = {"<unk>", "<s>", "\u2581a", "a"};
+  std::vector<float> scores = {0, 0, -1.5f, -300};
+  std::vector<PieceType> types = {PieceType::kUnknown, PieceType::kControl, PieceType::kNormal,
+                                  PieceType::kUserDefined};
+  bool adds_dummy_prefix = false;
+
+  void add(const std::string& token, float score, PieceType type) {
+    tokens.push_back(token);
+    scores.push_back(score);
+    types.push_back(type);
+  }
+  std::string format() const {
+    return format_sentencepiece_model({.tokens = tokens,
+                                       .scores = scores,
+                                       .types = types,
+                                       .adds_dummy_prefix = adds_dummy_prefix,
+                                       .bos_id = 1});
+  }
+  std::string failure() const {
+    return failure_of([&] { (void)format(); }).message;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the writer's bytes, by hand") {
+  const std::string minus_one(std::string(9, '\xff') + '\x01');
+  const std::string trainer_spec = number(3, 2) + number(4, 4) + number(35, 0) + number(40, 0) +
+                                   number(41, 1) + varint(42 * 8) + minus_one + varint(43 * 8) +
+                                   minus_one + bytes(45, "<unk>") + bytes(46, "<s>") +
+                                   bytes(47, "</s>") + bytes(48, "<pad>");
+  const std::string pieces = piece("<unk>", 0, PieceType::kUnknown) +
+                             piece("<s>", 0, PieceType::kControl) + piece("\u2581a", -1.5f) +
+                             piece("a", -300, PieceType::kUserDefined) + bytes(2, trainer_spec);
+  const auto normalizer_spec = [](int prefix) {
+    return bytes(3, bytes(1, "identity") + number(3, prefix) + number(4, 0) + number(5, 1));
+  };
+  Vocabulary v;
+  CHECK(v.format() == pieces + normalizer_spec(0));
+  v.adds_dummy_prefix = true;
+  CHECK(v.format() == pieces + normalizer_spec(1));
+  CHECK(make(v.format()).encode("a a") == std::vector{0, 3, 0, 3});
+}
+
+TEST_CASE("the writer refuses what no tokenizer.model can hold") {
+  Vocabulary v;
+  v.add("", 0, PieceType::kNormal);
+  CHECK(v.failure() == "tokenizer: token 4 has no text");
+  v.tokens[4] = "\xff";
+  CHECK(v.failure() == "tokenizer: token 4 is not UTF-8");
+  v.tokens[4] = "a";
+  CHECK(v.failure() == "tokenizer: pieces 3 and 4 are both \"a\"");
+  v.tokens[4] = "b";
+  v.scores[4] = std::numeric_limits<float>::quiet_NaN();
+  CHECK(contains(v.failure(), "tokenizer: token 4: the score is"));
+  v.scores.pop_back();
+  CHECK(contains(v.failure(), "5 tokens, 4 scores and 5 types"));
+  v = {};
+  v.types[0] = PieceType::kNormal;
+  CHECK(v.failure() == "tokenizer: no piece of type unknown (2)");
+  v = {};
+  v.add("<0x00>", 0, PieceType::kByte);
+  CHECK(v.failure() == "tokenizer: byte_fallback is true but byte 1 has no piece");
+  v.tokens[4] = "<0xzz>";
+  CHECK(contains(v.failure(), "byte piece 4 is \"<0xzz>\""));
+  CHECK(contains(failure_of([] { (void)format_sentencepiece_model({}); }).message, "0 pieces"));
 }

@@ -88,7 +88,8 @@ text::ChatTemplate choose_template(const Runtime& r, const RuntimeOptions& optio
   text::TemplateHints hints{
       .architecture = r.config.model.architecture,
       .internvl_template = {},
-      .chat_template = text::read_tokenizer_config(r.folder).chat_template};
+      .chat_template = text::read_tokenizer_config(r.folder).chat_template,
+      .has_internlm2_tokens = r.tokenizer != nullptr && text::internlm2_tokens_in(*r.tokenizer)};
   if (!r.config.wrapper.empty()) {
     const std::string path = r.folder + "/config.json";
     const json::Json root = json::parse_file(path);

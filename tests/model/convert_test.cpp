@@ -96,6 +96,27 @@ TEST_CASE("llama: q and k rows go back to halves, everything else keeps its plac
   CHECK(first_column(c.weights.head)[3] == 2003.0f);
 }
 
+TEST_CASE("internlm2: q, k and v are apart in the file, and a Llama is what they are") {
+  const Converted c = convert(TinyGguf("internlm2"));
+  CHECK(c.config.model.architecture == "LlamaForCausalLM");
+  CHECK(c.config.model.rope.base == 5000.0);
+  CHECK(first_column(c.weights.layers.at(0).qkv.at(0)) == kQkv);
+}
+
+TEST_CASE("internlm2: the piece that stands for a NUL character is one again") {
+  const std::vector<std::string> tokens = {"<unk>", "\U0001F409", "\U0001F409\U0001F409", "b"};
+  for (const std::string arch : {"internlm2", "llama"}) {
+    TinyGguf gguf(arch, tokens);
+    const TemporaryFolder folder;
+    write_file(folder / "in.gguf", gguf.bytes());
+    convert_gguf(folder / "in.gguf", folder / "out", {},
+                 [&](const GgufTokenizer& t, const std::string&) {
+                   CHECK(t.tokens[1] == (arch == "llama" ? tokens[1] : std::string(1, '\0')));
+                   CHECK(t.tokens[2] == tokens[2]);
+                 });
+  }
+}
+
 TEST_CASE("qwen2: rows stay, biases go along") {
   TinyGguf gguf("qwen2");
   CHECK(contains(error_converting(gguf), "tensor blk.0.attn_q.bias is missing"));
@@ -245,7 +266,8 @@ TEST_CASE("nothing is half written, nothing is overwritten") {
 
 TEST_CASE("what cannot be converted is refused by name") {
   TinyGguf other("mamba");
-  CHECK(contains(error_converting(other), "mamba is not supported; supported: llama qwen2"));
+  CHECK(contains(error_converting(other),
+                 "mamba is not supported; supported: internlm2 llama qwen2"));
   TinyGguf gguf;
   gguf.rows("rope_freqs.weight", 2, 0, 1);
   CHECK(contains(error_converting(gguf), "tensor rope_freqs.weight"));

@@ -32,7 +32,10 @@ struct TinyGguf {
     tensors[name] = {ne, 0, bytes_of_all(all)};
   }
 
-  explicit TinyGguf(const std::string& arch = "llama") : architecture(arch) {
+  explicit TinyGguf(const std::string& arch = "llama",
+                    const std::vector<std::string>& tokens = {"<|endoftext|>", "a", "<|im_end|>",
+                                                              "b"})
+      : architecture(arch) {
     values.string("general.architecture", arch)
         .u32(arch + ".block_count", 1)
         .u32(arch + ".context_length", 64)
@@ -45,7 +48,7 @@ struct TinyGguf {
         .f32(arch + ".rope.freq_base", 5000.0f)
         .string("tokenizer.ggml.model", "gpt2")
         .string("tokenizer.ggml.pre", "smollm")
-        .strings("tokenizer.ggml.tokens", {"<|endoftext|>", "a", "<|im_end|>", "b"})
+        .strings("tokenizer.ggml.tokens", tokens)
         .value("tokenizer.ggml.token_type", 9,
                bytes_of(5u) + bytes_of(UINT64_C(4)) + bytes_of_all(std::vector<int>{3, 1, 3, 1}))
         .strings("tokenizer.ggml.merges", {"a b"})

@@ -142,6 +142,7 @@ TEST_CASE("the files' content selects the template") {
   CHECK(name({"InternLM2ForCausalLM", "", ""}) == "internlm2");
   CHECK(name({"internlm2", "", "{{ bos_token }}<|im_start|>"}) == "internlm2");
   CHECK(name({"InternVLChatModel", "internlm2-chat", "<|im_start|>"}) == "internvl2-internlm2");
+  CHECK(name({"LlamaForCausalLM", "", "<|im_start|>", true}) == "internlm2");
   CHECK(name({"InternVLChatModel", "Hermes-2", ""}) == "hermes-2");
   CHECK(name({"InternVLChatModel", "phi3-chat", ""}) == "internvl2-phi3");
   CHECK(name({"LlamaForCausalLM", "",

@@ -44,9 +44,9 @@ struct ModuleName {
 
 inline std::string gguf_architecture(const GgufFile& file) {
   const auto& name = file.get<std::string>("general.architecture");
-  LMD_REQUIRE(name == "llama" || name == "qwen2", ErrorCode::kConfig,
+  LMD_REQUIRE(name == "llama" || name == "qwen2" || name == "internlm2", ErrorCode::kConfig,
               file.path() + ": general.architecture " + shown_name(name) +
-                  " is not supported; supported: llama qwen2");
+                  " is not supported; supported: internlm2 llama qwen2");
   return name;
 }
 
@@ -101,7 +101,7 @@ inline std::vector<int> gguf_eos_ids(const GgufFile& file, int vocab_size) {
   for (int id = 0; id < n; ++id) {
     if (types[static_cast<std::size_t>(id)] != kControl) continue;
     for (const char* end :
-         {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>"})
+         {"</s>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>"})
       if (tokens[static_cast<std::size_t>(id)] == end) add(id);
   }
   return ids;
@@ -114,7 +114,9 @@ inline ModelConfig read_gguf_config(const GgufFile& file) {
     return static_cast<int>(file.integer(arch + "." + key, 1, max));
   };
   ModelConfig c;
-  c.architecture = arch == "llama" ? "LlamaForCausalLM" : "Qwen2ForCausalLM";
+  // InternLM2's wqkv is split in GGUF files, and what is left is a Llama. Its dynamic RoPE scaling
+  // (beyond context_length) has no key there.
+  c.architecture = arch == "qwen2" ? "Qwen2ForCausalLM" : "LlamaForCausalLM";
   c.has_qkv_bias = arch == "qwen2";
   LMD_REQUIRE(file.get_or<std::int64_t>(arch + ".expert_count", 0) == 0, ErrorCode::kConfig,
               file.path() + ": " + arch + ".expert_count is not 0: experts are not supported");
@@ -155,6 +157,10 @@ inline ModelConfig read_gguf_config(const GgufFile& file) {
   return c;
 }
 
+/// InternLM2's vocabulary has a piece that is a NUL character, which llama.cpp's converter replaces
+/// by this one (which is no piece of it).
+inline constexpr std::string_view kInternlm2Nul = "\U0001F409";
+
 /// The tokenizer, its lists checked against the vocabulary's size.
 inline GgufTokenizer read_gguf_tokenizer(const GgufFile& file, int vocab_size) {
   const auto list = [&](auto kind, const char* key) {
@@ -179,6 +185,10 @@ inline GgufTokenizer read_gguf_tokenizer(const GgufFile& file, int vocab_size) {
   t.tokens = list(std::vector<std::string>{}, "tokens");
   LMD_REQUIRE(!t.tokens.empty(), ErrorCode::kFormat,
               file.path() + ": key tokenizer.ggml.tokens is missing or empty");
+  if (gguf_architecture(file) == "internlm2") {
+    std::replace(t.tokens.begin(), t.tokens.end(), std::string(kInternlm2Nul),
+                 std::string(1, '\0'));
+  }
   t.types = list(std::vector<std::int64_t>{}, "token_type");
   t.scores = list(std::vector<double>{}, "scores");
   t.merges = file.get_or<std::vector<std::string>>("tokenizer.ggml.merges", {});

@@ -4,6 +4,7 @@
 
 #include <lmd/core/error.hpp>
 #include <lmd/text/chat_template.hpp>
+#include <lmd/text/tokenizer.hpp>
 
 #include <algorithm>
 #include <string>
@@ -129,10 +130,18 @@ inline void add_internlm2_tools(ChatTemplate& tmpl) {
 
 /// What a model's files say about how it was trained to chat.
 struct TemplateHints {
-  std::string architecture;       ///< config.json: architectures[0] or model_type
-  std::string internvl_template;  ///< config.json of a vision model: template
-  std::string chat_template;      ///< TokenizerConfig::chat_template
+  std::string architecture;           ///< config.json: architectures[0] or model_type
+  std::string internvl_template;      ///< config.json of a vision model: template
+  std::string chat_template;          ///< TokenizerConfig::chat_template
+  bool has_internlm2_tokens = false;  ///< see internlm2_tokens_in
 };
+
+/// Whether the vocabulary has the tokens of InternLM2's tool calls. It says what the architecture
+/// does not where a checkpoint was rewritten as a Llama.
+[[nodiscard]] inline bool internlm2_tokens_in(const Tokenizer& tokenizer) {
+  return tokenizer.id_of("<|plugin|>") && tokenizer.id_of("<|action_start|>") &&
+         tokenizer.id_of("<|im_start|>");
+}
 
 /// The template of a model, decided by its files' content, never by its folder's name. A model that
 /// says nothing gets `base`, which the caller should log.
@@ -160,6 +169,7 @@ struct TemplateHints {
   };
   if (architecture.starts_with("internlm2")) return builtin_template("internlm2");
   if (architecture.starts_with("phi3")) return builtin_template("phi3");
+  if (hints.has_internlm2_tokens) return builtin_template("internlm2");
   if (says("named SmolLM")) return builtin_template("smollm2");
   if (says("<|im_start|>")) return builtin_template("chatml");
   if (says("<|end|>") && says("<|user|>")) return builtin_template("phi3");

@@ -8,11 +8,12 @@
 
 namespace lmd::apps {
 
-/// Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json into `folder`. What
-/// the file's `pre` names decides how text is cut before merging.
+/// Writes tokenizer.json (byte-level BPE) or tokenizer.model (SentencePiece), tokenizer_config.json
+/// and special_tokens_map.json into `folder`. How text is cut before byte-level merging is decided
+/// by what the file's `pre` names.
 ///
-/// Errors:  \throws Error(kConfig) for a SentencePiece vocabulary or an unknown `pre`;
-///          Error(kFormat) for tokens that no tokenizer.json can hold; Error(kIo).
+/// Errors:  \throws Error(kConfig) for an unknown `pre`; Error(kFormat) for tokens that the files
+///          cannot hold; Error(kIo).
 void write_gguf_tokenizer(const model::GgufTokenizer& tokenizer, const std::string& folder);
 
 }  // namespace lmd::apps

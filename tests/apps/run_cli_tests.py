@@ -20,10 +20,13 @@ import sys
 import tempfile
 import time
 
+import gguf_files
+
+TESTS = pathlib.Path(__file__).resolve().parents[1]
 MODEL = "SmolLM2-135M-Instruct"
 LMD_HOME = pathlib.Path(os.environ.get("LMD_HOME") or pathlib.Path.home() / ".cache" / "lmd")
 MODEL_FOLDER = LMD_HOME / "models" / MODEL
-SHARED = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SHARED = TESTS.parents[1] / "shared" / "data"
 SECONDS = 120  # for one command, on a busy machine and under a sanitizer
 SGR = re.compile(rb"\033\[[0-9;]*m")
 
@@ -270,6 +273,71 @@ def convert_a_folder():
         a = run("eval", "logits", MODEL, "--ids", "504,3575", "--top", "3")
         b = run("eval", "logits", target, "--ids", "504,3575", "--top", "3")
         check([t[0] for t in json.loads(a.out)["top"]] == [t[0] for t in json.loads(b.out)["top"]], f"{a} {b}")
+
+
+@case
+def convert_internlm2_from_gguf():
+    """wqkv taken apart and rows moved, as in a GGUF file, give the same bits as the original folder."""
+    original = TESTS / "model" / "golden" / "internlm2_tiny"
+    ids = "3,7,11,4,40,8,21,5,30,48,9,13"
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        gguf_files.write_internlm2(original, folder / "in.gguf", gguf_files.plain_tokenizer_values(49))
+        result = run("convert", folder / "in.gguf", folder / "out")
+        check(result.status == 0, result)
+        for source, name in ((original, "a.npy"), (folder / "out", "b.npy")):
+            result = run("eval", "logits", source, "--ids", ids, "--npy", folder / name)
+            check(result.status == 0, result)
+        a, b = (folder / "a.npy").read_bytes(), (folder / "b.npy").read_bytes()
+        check(len(a) > 12 * 49 * 4 and a == b, "logits of the converted model differ")
+        check(run("tokenize", folder / "out", stdin=b"BAD A").out == "5 4 7 3 4\n", "ids differ")
+        check(run("tokenize", folder / "out", "--decode", stdin=b"5 4 7 3 4").out == "BAD A", "text differs")
+        config = json.loads((folder / "out" / "config.json").read_text())
+        check(config["architectures"] == ["LlamaForCausalLM"] and config["eos_token_id"] == 2, config)
+
+
+@case
+def convert_sentencepiece_from_gguf():
+    original = TESTS / "model" / "golden" / "internlm2_tiny"
+    for name in ("internlm", "llama"):
+        golden = TESTS / "text" / "golden" / name
+        values = gguf_files.tokenizer_values(golden / "tokenizer.model")
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            gguf_files.write_internlm2(original, folder / "in.gguf", values)
+            result = run("convert", folder / "in.gguf", folder / "out")
+            check(result.status == 0, result)
+            for text, ids in json.loads((golden / "cases.json").read_text())[::5]:
+                found = run("tokenize", folder / "out", "--no-special", stdin=bytes.fromhex(text))
+                check(found.out.split() == [str(i) for i in ids], f"{name}: {text}: {found} instead of {ids}")
+            check(run("tokenize", folder / "out", "--bos", stdin=b"").out == "1\n", "<s> is missing")
+            check("</s>" in (folder / "out" / "special_tokens_map.json").read_text(), "no special tokens")
+
+
+@case
+def convert_refuses_tokenizers_that_cannot_be():
+    original = TESTS / "model" / "golden" / "internlm2_tiny"
+    good = gguf_files.plain_tokenizer_values(49)
+    key = "tokenizer.ggml."
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = pathlib.Path(folder) / "in.gguf", pathlib.Path(folder) / "out"
+        for change, says in [
+            ({key + "model": "bert"}, ["tokenizer.ggml.model bert", "gpt2 llama"]),
+            ({key + "model": "gpt2", key + "pre": "nonsense"}, ["tokenizer.ggml.pre 'nonsense'", "smollm"]),
+            ({key + "scores": [0.0]}, ["tokenizer.ggml.scores", "1", "49"]),
+            ({key + "token_type": [2, 3, 3] + [9] * 46}, ["token 3 has type 9"]),
+            ({key + "token_type": [1] * 49}, ["unknown"]),
+            ({key + "token_type": [2, 6] + [1] * 47}, ["byte piece 1"]),
+            ({key + "tokens": good[key + "tokens"][:-1] + ["A"]}, ["pieces 4 and 48", "A"]),
+            ({key + "tokens": good[key + "tokens"][:-1] + [b"\xff"]}, ["token 48 is not UTF-8"]),
+            ({key + "tokens": good[key + "tokens"][:-1] + [""]}, ["token 48 has no text"]),
+        ]:
+            gguf_files.write_internlm2(original, source, {**good, **change})
+            refused("convert", source, target, says=says)
+        for missing in ("scores", "token_type"):
+            gguf_files.write_internlm2(original, source, {k: v for k, v in good.items() if k != key + missing})
+            refused("convert", source, target, says=[key + missing, "missing"])
+        check(os.listdir(folder) == ["in.gguf"], f"left behind: {os.listdir(folder)}")
 
 
 @case

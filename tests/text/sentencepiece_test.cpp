@@ -1,5 +1,6 @@
 /// \file  tokenizer.model files made by hand: every flag, every refusal, damage of any kind.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/text/chat_templates.hpp>
 #include <lmd/text/sentencepiece.hpp>
 #include <lmd/text/sentencepiece_model_writer.hpp>
 
@@ -232,6 +233,15 @@ TEST_CASE("the writer's bytes, by hand") {
   v.adds_dummy_prefix = true;
   CHECK(v.format() == pieces + normalizer_spec(1));
   CHECK(make(v.format()).encode("a a") == std::vector{0, 3, 0, 3});
+}
+
+TEST_CASE("InternLM2's vocabulary is known by the tokens of its tool calls") {
+  Vocabulary v;
+  for (const char* name : {"<|im_start|>", "<|action_start|>", "<|plugin|>"}) {
+    CHECK_FALSE(internlm2_tokens_in(make(v.format())));
+    v.add(name, 0, PieceType::kControl);
+  }
+  CHECK(internlm2_tokens_in(make(v.format())));
 }
 
 TEST_CASE("the writer refuses what no tokenizer.model can hold") {

@@ -50,6 +50,18 @@ using KvInt8 = KvAffine<8, ParamAxis::kToken>;
 using KvInt4 = KvAffine<4, ParamAxis::kToken>;
 using KvInt4Channel = KvAffine<4, ParamAxis::kChannel>;
 
+namespace detail {
+template <class F>
+inline constexpr bool kIsKvAffine = false;
+template <int Bits, ParamAxis Axis>
+inline constexpr bool kIsKvAffine<KvAffine<Bits, Axis>> = true;
+}  // namespace detail
+
+/// Formats whose codes SIMD kernels read and write by the register: halves, or scale * code + zero.
+/// They do not call the format's functions, so another meaning must not reach them; Host takes any.
+template <class F>
+concept SimdKvFormat = std::is_same_v<F, KvHalf> || detail::kIsKvAffine<F>;
+
 struct Kv16 {
   using Key = KvHalf;
   using Value = KvHalf;

@@ -6,6 +6,7 @@
 #include <lmd/kernels/attention/attend_item.hpp>
 #include <lmd/kernels/attention/page_products.hpp>
 #include <lmd/kernels/primitive/simd_math.hpp>
+#include <lmd/quant/kv_formats.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -40,6 +41,9 @@ template <AttentionPolicy P>
           typename P::Unit,
           cache::SealedUnit<Scheme, P::kHeadDim, cache::ChannelMajorTile, cache::TokenMajorTile>>,
       "lanes are tokens of a key channel and elements of a value");
+  static_assert(
+      quant::SimdKvFormat<typename Scheme::Key> && quant::SimdKvFormat<typename Scheme::Value>,
+      "codes are read here as halves or scale * code + zero; Host reads formats of any meaning");
   static_assert(Scheme::Value::kAxis != quant::ParamAxis::kChannel,
                 "weights are multiplied by the scales of their tokens");
   static_assert(P::kHeadDim % 32 == 0, "a panel has 32 columns");

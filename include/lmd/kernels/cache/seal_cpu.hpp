@@ -5,6 +5,7 @@
 #include <lmd/core/cpu_features.hpp>
 #include <lmd/kernels/cache/code_registers.hpp>
 #include <lmd/kernels/cache/seal.hpp>
+#include <lmd/quant/kv_formats.hpp>
 
 #include <cstring>
 #include <limits>
@@ -25,6 +26,9 @@ template <class U>
       std::is_same_v<U, cache::SealedUnit<typename U::Scheme, U::kHeadDim, cache::ChannelMajorTile,
                                           cache::TokenMajorTile>>,
       "a register of tokens of a key channel, or of elements of a value, is stored at once");
+  static_assert(quant::SimdKvFormat<typename U::Scheme::Key> &&
+                    quant::SimdKvFormat<typename U::Scheme::Value>,
+                "codes are computed here as KvAffine does; Host seals formats of any meaning");
 #if defined(__x86_64__)
   if (isa == CpuIsa::kAvx512) return &avx512::seal_unit<U>;
   if (isa == CpuIsa::kAvx2) return &avx2::seal_unit<U>;

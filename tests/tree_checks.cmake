@@ -81,3 +81,41 @@ set_tests_properties(consume/install PROPERTIES FIXTURES_SETUP installed)
 lmd_add_consumer(add_subdirectory -DLMD_SOURCE=${PROJECT_SOURCE_DIR})
 lmd_add_consumer(find_package -DCMAKE_PREFIX_PATH=${prefix} -DLMD_VERSION=${PROJECT_VERSION})
 set_tests_properties(consume/find_package PROPERTIES FIXTURES_REQUIRED installed)
+
+# The examples, built as a stranger builds them. Those that generate must print the stored tokens of
+# an independent implementation; the prompt of 70 tokens reads a sealed page.
+function(lmd_add_example name)
+  set(build ${CMAKE_CURRENT_BINARY_DIR}/examples/${name})
+  string(SUBSTRING ${name} 3 -1 program)  # 05_own_engine -> own_engine
+  add_test(NAME examples/${name}
+           COMMAND ${CMAKE_CTEST_COMMAND}
+                   --build-and-test ${PROJECT_SOURCE_DIR}/apps/examples/${name} ${build}
+                   --build-generator ${CMAKE_GENERATOR} --build-noclean
+                   --build-options -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}
+                   -DCMAKE_PREFIX_PATH=${prefix}
+                   --test-command ${build}/${program} ${ARGN})
+  set_tests_properties(examples/${name} PROPERTIES FIXTURES_REQUIRED installed)
+endfunction()
+set(example_model ${CMAKE_CURRENT_SOURCE_DIR}/model/golden/internlm2_tiny)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${example_model}/golden.json)
+file(READ ${example_model}/golden.json golden)
+string(JSON n_prompts LENGTH ${golden} prompts)
+math(EXPR last_prompt "${n_prompts} - 1")
+foreach(i RANGE ${last_prompt})
+  string(JSON prompt GET ${golden} prompts ${i})
+  string(JSON prompt_name GET ${prompt} name)
+  if(prompt_name STREQUAL "n70")
+    break()
+  endif()
+endforeach()
+string(JSON example_prompt GET ${prompt} ids)
+string(REGEX MATCHALL "[0-9]+" example_prompt ${example_prompt})
+string(JSON example_tokens GET ${prompt} greedy_ids)
+string(REGEX MATCHALL "[0-9]+" example_tokens ${example_tokens})
+list(JOIN example_tokens " " example_tokens)
+lmd_add_example(02_own_format)
+lmd_add_example(04_own_ops ${example_model})
+foreach(name IN ITEMS 05_own_engine 06_host_only)
+  lmd_add_example(${name} ${example_model} ${example_prompt})
+  set_tests_properties(examples/${name} PROPERTIES PASS_REGULAR_EXPRESSION "\n${example_tokens}\n")
+endforeach()

@@ -124,7 +124,8 @@ LineEditor::LineEditor(const std::string& history_path) : impl_(std::make_unique
   ::el_set(editor, EL_GETCFN, &Impl::read_char);
   ::el_set(editor, EL_PROMPT_ESC, &Impl::show_prompt, '\1');
   ::el_set(editor, EL_HIST, ::history, impl_->history);
-  ::el_set(editor, EL_ADDFN, "lmd-paste", "insert a pasted block", &Impl::paste);
+  // The wide form keeps the literals themselves; el_set would copy them and never free the copies.
+  ::el_wset(editor, EL_ADDFN, L"lmd-paste", L"insert a pasted block", &Impl::paste);
   ::el_set(editor, EL_BIND, kPasteBegin, "lmd-paste", nullptr);
   ::el_set(editor, EL_BIND, "^R", "em-inc-search-prev", nullptr);
 }

@@ -44,8 +44,8 @@ std::string normalizer(bool prefix, bool trims) {
 }
 const std::string kUnknown = piece("<unk>", 0, PieceType::kUnknown);
 
-SentencePieceTokenizer make(const std::string& file, TokenizerTraits traits = {}) {
-  return SentencePieceTokenizer(parse_sentencepiece_model(file, "m"), std::move(traits));
+SentencePieceTokenizer make(const std::string& file, const TokenizerTraits& traits = {}) {
+  return SentencePieceTokenizer(parse_sentencepiece_model(file, "m"), traits);
 }
 Failure parse_failure(const std::string& file) {
   return failure_of([&] { (void)make(file); });
@@ -202,14 +202,14 @@ struct Vocabulary {
     scores.push_back(score);
     types.push_back(type);
   }
-  std::string format() const {
+  [[nodiscard]] std::string format() const {
     return format_sentencepiece_model({.tokens = tokens,
                                        .scores = scores,
                                        .types = types,
                                        .adds_dummy_prefix = adds_dummy_prefix,
                                        .bos_id = 1});
   }
-  std::string failure() const {
+  [[nodiscard]] std::string failure() const {
     return failure_of([&] { (void)format(); }).message;
   }
 };

@@ -22,8 +22,12 @@ struct CacheGeometry {
     return std::int64_t{kv_heads} * kPageTokens * head_dim;
   }
   /// Elements of a slot.
-  [[nodiscard]] std::int64_t open_elements() const { return 2 * n_layers * open_tile(); }
-  [[nodiscard]] std::int64_t open_keys_at(int layer) const { return 2 * layer * open_tile(); }
+  [[nodiscard]] std::int64_t open_elements() const {
+    return std::int64_t{2} * n_layers * open_tile();
+  }
+  [[nodiscard]] std::int64_t open_keys_at(int layer) const {
+    return std::int64_t{2} * layer * open_tile();
+  }
   [[nodiscard]] std::int64_t open_values_at(int layer) const {
     return open_keys_at(layer) + open_tile();
   }

@@ -85,8 +85,8 @@ class Scheduler {
       s->n_cached += s->n_step;
       if (!has_prefix_cache_) continue;
       for (int page = first_sealed; page < s->pages.size(); ++page) {
-        const std::span<const int> tokens{s->tokens.data() + page * cache::kPageTokens,
-                                          cache::kPageTokens};
+        const std::span<const int> tokens{
+            s->tokens.data() + std::ptrdiff_t{page} * cache::kPageTokens, cache::kPageTokens};
         s->tree_node = tree_.insert(s->tree_node, tokens, s->rope_base, s->pages, page);
       }
     }

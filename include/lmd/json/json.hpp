@@ -138,8 +138,8 @@ class Object {
     require(v.is_string(), key, v, "a string");
     return v.get_ref<const std::string&>();
   }
-  [[nodiscard]] std::string string_or(const char* key, std::string fallback) const {
-    return has(key) ? string(key) : std::move(fallback);
+  [[nodiscard]] std::string string_or(const char* key, const std::string& fallback) const {
+    return has(key) ? string(key) : fallback;
   }
 
   /// \throws Error(kFormat) unless an array.

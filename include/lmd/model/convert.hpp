@@ -135,10 +135,11 @@ inline std::vector<ConvertItem> plan_conversion(const GgufFile& file,
                         name.gguf.ends_with("attn_v");
     if (is_qkv && config.has_qkv_bias) add(name, "bias", {shape[0]});
   }
-  for (const std::string& name : file.tensor_names())
+  for (const std::string& name : file.tensor_names()) {
     LMD_REQUIRE(used.contains(name), ErrorCode::kConfig,
                 file.path() + ": tensor " + shown_name(name) + " has no place in " +
                     config.architecture + " and cannot be converted");
+  }
   return items;
 }
 
@@ -178,9 +179,10 @@ class ItemWriter {
     const int offset = item_->tensor->type == GgufType::kQ4_1 ? 4 : 2;
     if (item_->storage == Storage::kAffine4) {
       write_blocks(".qweight", 16, [offset](const std::uint8_t* block, std::uint8_t* to) {
-        for (int b = 0; b < 16; ++b)
+        for (int b = 0; b < 16; ++b) {
           to[b] = static_cast<std::uint8_t>(code4(block + offset, 2 * b) |
                                             code4(block + offset, 2 * b + 1) << 4);
+        }
       });
     } else {
       write_blocks(".qweight", 32, [offset](const std::uint8_t* block, std::uint8_t* to) {

@@ -189,6 +189,7 @@ inline void convert_hf(const std::string& folder,
   detail::write_json(to.partial_path() + "/config.json", detail::cast_config(folder, dtype));
   detail::copy_small_files(folder, to.partial_path());
   std::vector<TensorSpec> specs;
+  specs.reserve(items.size());
   for (const detail::HfItem& item : items)
     specs.push_back(item.to);
   SafetensorsWriter out(to.partial_path() + "/model.safetensors", std::move(specs));

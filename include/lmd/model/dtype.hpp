@@ -100,7 +100,7 @@ inline void to_floats(DType dtype, const void* from, std::int64_t n, float* to) 
     return;
   }
   for (std::int64_t i = 0; i < n; ++i) {
-    std::uint16_t bits;
+    std::uint16_t bits = 0;
     std::memcpy(&bits, at + 2 * i, sizeof bits);
     to[i] = dtype == DType::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
   }

@@ -67,7 +67,7 @@ inline float half_at(const std::uint8_t* at) {
 }
 
 inline std::uint32_t word_at(const std::uint8_t* at) {
-  std::uint32_t word;
+  std::uint32_t word = 0;
   std::memcpy(&word, at, sizeof word);
   return word;
 }

@@ -163,7 +163,7 @@ inline ModelConfig read_decoder(const json::Object& config) {
   model.architecture = architecture_of(config);
   read_family(config, model);
   read_sizes(config, model);
-  const std::string act = config.string("hidden_act");
+  const std::string& act = config.string("hidden_act");
   LMD_REQUIRE(
       act == "silu", ErrorCode::kConfig,
       config.where() + ": hidden_act " + json::shown(act) + " is not supported; supported: silu");

@@ -219,7 +219,7 @@ void unpack_module(const ModuleSource& source,
   const std::int64_t n_scales = std::int64_t{source.k} / GroupSize * source.n;
   std::vector<Half> cast(static_cast<std::size_t>(n_scales));
   for (std::int64_t i = 0; i < n_scales; ++i) {
-    float scale;
+    float scale = 0.0f;
     const DType dtype = source.scales.entry->dtype;
     to_floats(dtype, scales + i * bytes_of(dtype), 1, &scale);
     cast[static_cast<std::size_t>(i)] = to_half(scale);
@@ -300,9 +300,10 @@ inline void read_module(const ModuleSource& source,
   }
   if (!source.bias) return;
   const Buffer<float> bias = read_vector(source.bias);
-  for (const RowRun& run : source.runs)
+  for (const RowRun& run : source.runs) {
     for (int i = 0; i < run.n; ++i)
       to.bias[first_row + run.to + i] = bias[run.from + i];
+  }
 }
 
 }  // namespace detail

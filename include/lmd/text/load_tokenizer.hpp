@@ -121,7 +121,7 @@ inline void add_tokens_of_file(const std::string& path, std::vector<AddedToken>&
   traits.bos_id = id_named(config.bos_token.empty() ? model.bos_piece : config.bos_token, traits);
   traits.eos_id = id_named(config.eos_token.empty() ? model.eos_piece : config.eos_token, traits);
   traits.adds_bos = config.add_bos_token.value_or(true);
-  return std::make_unique<SentencePieceTokenizer>(std::move(model), std::move(traits));
+  return std::make_unique<SentencePieceTokenizer>(std::move(model), traits);
 }
 
 [[nodiscard]] inline std::unique_ptr<Tokenizer> load_bpe(const TokenizerJsonText& file,

@@ -25,7 +25,7 @@ namespace lmd::text::detail {
   const char* at = text.data();
   std::size_t left = text.size();
   for (; left >= 8; at += 8, left -= 8) {
-    std::uint64_t word;
+    std::uint64_t word = 0;
     std::memcpy(&word, at, 8);
     h = mix_bits(h ^ word);
   }

@@ -31,7 +31,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   /// Pieces whose ids `traits.added` takes are no longer part of the vocabulary: their old texts
   /// are ordinary characters.
   /// \throws Error(kFormat) when pieces repeat, or there is no unknown piece or a byte piece lacks.
-  SentencePieceTokenizer(SentencePieceModel model, TokenizerTraits traits)
+  SentencePieceTokenizer(SentencePieceModel model, const TokenizerTraits& traits)
       : Tokenizer(with_control_pieces(traits, model), model.pieces.size(), model.where),
         model_(std::move(model)) {
     std::vector<bool> is_overridden(static_cast<std::size_t>(model_.pieces.size()), false);

@@ -175,7 +175,8 @@ TEST_CASE("truncated and bit-flipped files are read or refused, never more") {
   for (int i = 0; i < 400; ++i) {
     std::string damaged = file;
     for (int k = 0; k < 1 + i % 4; ++k) {
-      damaged[random() % damaged.size()] ^= static_cast<char>(1 << random() % 8);
+      char& byte = damaged[random() % damaged.size()];
+      byte = static_cast<char>(byte ^ 1 << random() % 8);
     }
     const Failure failure = failure_of([&] {
       const auto tokenizer = make(damaged);
@@ -219,9 +220,9 @@ struct Vocabulary {
 TEST_CASE("the writer's bytes, by hand") {
   const std::string minus_one(std::string(9, '\xff') + '\x01');
   const std::string trainer_spec = number(3, 2) + number(4, 4) + number(35, 0) + number(40, 0) +
-                                   number(41, 1) + varint(42 * 8) + minus_one + varint(43 * 8) +
-                                   minus_one + bytes(45, "<unk>") + bytes(46, "<s>") +
-                                   bytes(47, "</s>") + bytes(48, "<pad>");
+                                   number(41, 1) + varint(std::uint64_t{42} * 8) + minus_one +
+                                   varint(std::uint64_t{43} * 8) + minus_one + bytes(45, "<unk>") +
+                                   bytes(46, "<s>") + bytes(47, "</s>") + bytes(48, "<pad>");
   const std::string pieces = piece("<unk>", 0, PieceType::kUnknown) +
                              piece("<s>", 0, PieceType::kControl) + piece("\u2581a", -1.5f) +
                              piece("a", -300, PieceType::kUserDefined) + bytes(2, trainer_spec);

@@ -37,21 +37,21 @@ struct SealedUnit {
 
   static LMD_HD float key(const std::uint8_t* unit, int t, int d) {
     return S::Key::decode(load_code<KeyTile>(unit, t, d),
-                          params<typename S::Key>(unit + kKeyParamsAt, t, d));
+                          params<typename S::Key, KeyTile>(unit + kKeyParamsAt, t, d));
   }
   static LMD_HD float value(const std::uint8_t* unit, int t, int d) {
     return S::Value::decode(load_code<ValueTile>(unit + kValuesAt, t, d),
-                            params<typename S::Value>(unit + kValueParamsAt, t, d));
+                            params<typename S::Value, ValueTile>(unit + kValueParamsAt, t, d));
   }
 
  private:
-  template <quant::KvFormat F>
+  template <quant::KvFormat F, class Tile>
   static LMD_HD quant::AffineParams params(const std::uint8_t* at, int t, int d) {
     if constexpr (F::kAxis == quant::ParamAxis::kNone) {
       return {};
     } else {
       const auto* p = reinterpret_cast<const quant::AffineParams*>(at);
-      return p[F::kAxis == quant::ParamAxis::kToken ? t : d];
+      return p[F::kAxis == quant::ParamAxis::kToken ? Tile::token_params_at(t) : d];
     }
   }
 };

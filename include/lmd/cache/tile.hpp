@@ -23,6 +23,8 @@ struct TokenMajorTile {
   static constexpr int kBits = Bits;
   static constexpr int kBytes = kPageTokens * HeadDim * Bits / 8;
   static LMD_HD int first_bit(int t, int d) { return (t * HeadDim + d) * Bits; }
+  /// Place of the parameters of token t among those of the page's tokens.
+  static LMD_HD int token_params_at(int t) { return t; }
 };
 
 /// Element after element, token after token: what Host and Cpu use for keys. 64 dot products with
@@ -32,6 +34,13 @@ struct ChannelMajorTile {
   static constexpr int kBits = Bits;
   static constexpr int kBytes = kPageTokens * HeadDim * Bits / 8;
   static LMD_HD int first_bit(int t, int d) { return (d * kPageTokens + t) * Bits; }
+  static LMD_HD int token_params_at(int t) { return t; }
+};
+
+/// Where element (t, d) of one head's open page lies, in elements: what Host and Cpu use.
+struct PlainOpenOrder {
+  static LMD_HD int key_at(int t, int d, int /*head_dim*/) { return d * kPageTokens + t; }
+  static LMD_HD int value_at(int t, int d, int head_dim) { return t * head_dim + d; }
 };
 
 template <class Tile>

@@ -1,0 +1,73 @@
+/// \file  Tiles in the order of tensor-core fragments: the Cuda backend's pages.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/cache/tile.hpp>
+
+namespace lmd::cache {
+
+namespace detail {
+
+/// Bit of a code in a tile of m16n8k16 A fragments. Lane 4 g + t of a warp holds, for each step,
+/// elements e (0 .. 3) of row g and of row g + 8 (`upper`); its vectors of 16 bytes hold 32 / Bits *
+/// 4 / 8 steps, and the 32 vectors of a warp lie side by side. Within 8 or 4 bits the order is the
+/// one that masks and shifts undo: see quant/fast_decode.cuh.
+template <int Bits>
+LMD_HD int fragment_bit(int step, int row, int t, int e) {
+  const int lane = row % 8 * 4 + t;
+  const int upper = row / 8;
+  if constexpr (Bits == 4) {
+    return ((step / 4 * 32 + lane) * 4 + step % 4) * 32 + (e % 2 * 4 + e / 2 * 2 + upper) * 4;
+  } else if constexpr (Bits == 8) {
+    return ((step / 2 * 32 + lane) * 16 + step % 2 * 8 + upper * 4 + e % 2 * 2 + e / 2) * 8;
+  } else {
+    static_assert(Bits == 16, "fragments hold 4, 8 or 16 bits");
+    return ((step * 32 + lane) * 8 + e / 2 * 4 + upper * 2 + e % 2) * 16;
+  }
+}
+
+/// Parameters of 16 tokens side by side, pairs of rows (g, g + 8) together.
+LMD_HD int fragment_token_params_at(int t) {
+  return t % 16 / 4 * 16 + t / 16 * 4 + t % 4;
+}
+
+}  // namespace detail
+
+/// Keys: rows are tokens, 16 a tile. Row r of token tile i is token 16 (r % 8 / 2) + 4 i +
+/// 2 (r % 2) + r / 8: after the product with the queries and a transposition, a thread then holds
+/// 16 neighbouring tokens, in the order in which the value tile wants them.
+template <int Bits, int HeadDim>
+struct FragmentKeyTile {
+  static constexpr int kBits = Bits;
+  static constexpr int kBytes = kPageTokens * HeadDim * Bits / 8;
+  static LMD_HD int first_bit(int t, int d) {
+    const int row = t / 16 * 2 + t % 4 / 2 + t % 2 * 8;
+    const int step = t % 16 / 4 * (HeadDim / 16) + d / 32 * 2 + d % 8 / 4;
+    return detail::fragment_bit<Bits>(step, row, d % 32 / 8, d % 4);
+  }
+  static LMD_HD int token_params_at(int t) { return detail::fragment_token_params_at(t); }
+};
+
+/// Values: rows are elements of the head, 16 a tile; the 16 tokens of a step are those of one token
+/// tile of the keys.
+template <int Bits, int HeadDim>
+struct FragmentValueTile {
+  static constexpr int kBits = Bits;
+  static constexpr int kBytes = kPageTokens * HeadDim * Bits / 8;
+  static LMD_HD int first_bit(int t, int d) {
+    const int step = t % 16 / 4 * (HeadDim / 16) + d / 16;
+    return detail::fragment_bit<Bits>(step, d % 16, t / 16, t % 4 / 2 + t % 2 * 2);
+  }
+  static LMD_HD int token_params_at(int t) { return detail::fragment_token_params_at(t); }
+};
+
+/// The open page in quarters of 16 tokens, each contiguous: keys token after token, values element
+/// after element, so that both are read as fragments by vectors.
+struct FragmentOpenOrder {
+  static LMD_HD int key_at(int t, int d, int head_dim) { return t * head_dim + d; }
+  static LMD_HD int value_at(int t, int d, int head_dim) {
+    return (t / 16 * head_dim + d) * 16 + t % 16;
+  }
+};
+
+}  // namespace lmd::cache

@@ -11,8 +11,8 @@ namespace lmd::kernels {
 
 struct SealArgs {
   std::uint8_t* unit = nullptr;  ///< [U::kBytes] of one page and KV head
-  const Half* keys = nullptr;    ///< [head_dim, 64] after RoPE
-  const Half* values = nullptr;  ///< [64, head_dim]
+  const Half* keys = nullptr;    ///< [head_dim * 64] after RoPE, in the open order
+  const Half* values = nullptr;  ///< [head_dim * 64] in the open order
 };
 
 namespace detail {
@@ -35,7 +35,7 @@ void seal_tile(std::uint8_t* tile, std::uint8_t* params, At&& at) {
     // A zero has no sign here: which of two zeros is the smallest would depend on the order.
     const quant::AffineParams p = F::fit(lo + 0.0f, hi);
     if constexpr (F::kAxis != quant::ParamAxis::kNone) {
-      reinterpret_cast<quant::AffineParams*>(params)[o] = p;
+      reinterpret_cast<quant::AffineParams*>(params)[per_token ? Tile::token_params_at(o) : o] = p;
     }
     for (int i = 0; i < inner; ++i) {
       const int t = per_token ? o : i;
@@ -48,16 +48,16 @@ void seal_tile(std::uint8_t* tile, std::uint8_t* params, At&& at) {
 }  // namespace detail
 
 /// Quantises one full page of one KV head. From then on the unit is immutable.
-template <class U>
+template <class U, class Open = cache::PlainOpenOrder>
 void seal_unit(Host, const SealArgs& a) {
   using S = typename U::Scheme;
   constexpr int kDim = U::kHeadDim;
   detail::seal_tile<typename S::Key, typename U::KeyTile, kDim>(
       a.unit, a.unit + U::kKeyParamsAt,
-      [&](int t, int d) { return to_float(a.keys[d * cache::kPageTokens + t]); });
+      [&](int t, int d) { return to_float(a.keys[Open::key_at(t, d, kDim)]); });
   detail::seal_tile<typename S::Value, typename U::ValueTile, kDim>(
       a.unit + U::kValuesAt, a.unit + U::kValueParamsAt,
-      [&](int t, int d) { return to_float(a.values[t * kDim + d]); });
+      [&](int t, int d) { return to_float(a.values[Open::value_at(t, d, kDim)]); });
 }
 
 }  // namespace lmd::kernels

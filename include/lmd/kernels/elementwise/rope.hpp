@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/activation.hpp>
 #include <lmd/core/backend.hpp>
 
 #include <cmath>
@@ -34,13 +35,14 @@ inline void rope_rotation(Host, const RotationArgs& a) {
 }
 
 /// Rotates pairs (r, r + head_dim / 2) of one head in place: the order of Hugging Face's tensors.
-inline void rotate_head(float* head, const float* rotation, int head_dim) {
+template <Activation T>
+void rotate_head(T* head, const float* rotation, int head_dim) {
   const int half = head_dim / 2;
   for (int r = 0; r < half; ++r) {
-    const float x = head[r];
-    const float y = head[half + r];
-    head[r] = x * rotation[r] - y * rotation[half + r];
-    head[half + r] = y * rotation[r] + x * rotation[half + r];
+    const float x = to_float(head[r]);
+    const float y = to_float(head[half + r]);
+    head[r] = from_float<T>(x * rotation[r] - y * rotation[half + r]);
+    head[half + r] = from_float<T>(y * rotation[r] + x * rotation[half + r]);
   }
 }
 

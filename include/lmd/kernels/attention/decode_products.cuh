@@ -1,0 +1,363 @@
+/// \file  One warp's products of a decode step: scores, running softmax, weighted values.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/kernels/attention/decode_task.cuh>
+#include <lmd/kernels/primitive/mma.cuh>
+#include <lmd/quant/fast_decode.cuh>
+
+namespace lmd::kernels::detail {
+
+__device__ __forceinline__ float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/// The running softmax of one warp over the tasks of one (sequence, KV head). Lane 4 g + t holds
+/// queries 2 t and 2 t + 1 of the group, and elements g and g + 8 of each 16 of the head.
+template <class Task>
+struct DecodeState {
+  float max[2];
+  float sum[2];
+  float zero[2];  ///< sum of p * zero point of the values
+  float out[Task::kSteps][4];
+
+  __device__ __forceinline__ void reset() {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      max[j] = -1e30f;
+      sum[j] = zero[j] = 0.0f;
+    }
+#pragma unroll
+    for (int d = 0; d < Task::kSteps; ++d)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        out[d][j] = 0.0f;
+  }
+
+  /// Scores of `Tiles` x 16 tokens, in units of log2, -> unnormalised weights, in place.
+  template <int Tiles>
+  __device__ __forceinline__ void weigh(float (&c)[Tiles][4]) {
+    float new_max[2] = {max[0], max[1]};
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+      new_max[0] = fmaxf(new_max[0], fmaxf(c[i][0], c[i][2]));
+      new_max[1] = fmaxf(new_max[1], fmaxf(c[i][1], c[i][3]));
+    }
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2) {
+      new_max[0] = fmaxf(new_max[0], __shfl_xor_sync(0xffffffffu, new_max[0], step));
+      new_max[1] = fmaxf(new_max[1], __shfl_xor_sync(0xffffffffu, new_max[1], step));
+    }
+    if (__any_sync(0xffffffffu, new_max[0] > max[0] || new_max[1] > max[1])) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const float shrink = exp2_approx(max[j] - new_max[j]);
+        max[j] = new_max[j];
+        sum[j] *= shrink;
+        zero[j] *= shrink;
+#pragma unroll
+        for (int d = 0; d < Task::kSteps; ++d) {
+          out[d][j] *= shrink;
+          out[d][j + 2] *= shrink;
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < Tiles; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        c[i][j] = exp2_approx(c[i][j] - max[j % 2]);
+        sum[j % 2] += c[i][j];
+      }
+    }
+  }
+};
+
+/// Queries of one KV head as B fragments, rotated; heads beyond the group are zeros.
+template <class Task, Activation T>
+struct DecodeQuery {
+  std::uint32_t pairs[Task::kSteps][2];
+  float sums[2];  ///< of the elements of queries 2 t and 2 t + 1
+
+  __device__ __forceinline__ void load(const T* q, const float* rotation, int group, int lane) {
+    const int g = lane / 4;
+    const int t = lane % 4;
+    constexpr int kHalf = Task::kDim / 2;
+    float sum = 0.0f;
+#pragma unroll
+    for (int h = 0; h < Task::kSteps / 2; ++h) {
+      const int column = h * 32 + t * 8;
+      const int r = column < kHalf ? column : column - kHalf;
+      uint4 own{};
+      uint4 partner{};
+      if (g < group) {
+        own = *reinterpret_cast<const uint4*>(q + g * Task::kDim + column);
+        partner = *reinterpret_cast<const uint4*>(q + g * Task::kDim +
+                                                  (column < kHalf ? column + kHalf : r));
+      }
+      const float sign = column < kHalf ? -1.0f : 1.0f;
+      const std::uint32_t x[4] = {own.x, own.y, own.z, own.w};
+      const std::uint32_t y[4] = {partner.x, partner.y, partner.z, partner.w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float2 cosine = *reinterpret_cast<const float2*>(rotation + r + 2 * i);
+        const float2 sine = *reinterpret_cast<const float2*>(rotation + kHalf + r + 2 * i);
+        // Rounded to T as the rotation in place rounds, then to Half.
+        const float a =
+            to_float(from_float<T>(low_of<T>(x[i]) * cosine.x + sign * low_of<T>(y[i]) * sine.x));
+        const float b =
+            to_float(from_float<T>(high_of<T>(x[i]) * cosine.y + sign * high_of<T>(y[i]) * sine.y));
+        const std::uint32_t pair = pack_pair<Half>(a, b);
+        pairs[h * 2 + i / 2][i % 2] = pair;
+        sum += low_of<Half>(pair) + high_of<Half>(pair);
+      }
+    }
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);  // of query g
+    sums[0] = __shfl_sync(0xffffffffu, sum, 8 * t);
+    sums[1] = __shfl_sync(0xffffffffu, sum, 8 * t + 4);
+  }
+};
+
+/// c[i] = log2(e) / sqrt(head_dim) * keys . queries for the token tiles of a sealed part.
+template <class Task, Activation T>
+__device__ __forceinline__ void sealed_scores(float (&c)[Task::kTiles][4],
+                                              const std::uint8_t* slot,
+                                              const DecodeQuery<Task, T>& q,
+                                              float scale,
+                                              int lane) {
+  using Fragments = quant::KvFragments<Task::Key::kBits>;
+  constexpr quant::ParamAxis kAxis = Task::Key::kAxis;
+  constexpr int kPerVector = Fragments::kStepsPerVector;
+  const int g = lane / 4;
+  const int t = lane % 4;
+  const std::uint8_t* params = slot + Task::kKeyBytes;
+  std::uint32_t pairs[Task::kSteps][2];
+  float zero[2] = {0.0f, 0.0f};
+#pragma unroll
+  for (int s = 0; s < Task::kSteps; ++s) {
+    pairs[s][0] = q.pairs[s][0];
+    pairs[s][1] = q.pairs[s][1];
+  }
+  if constexpr (kAxis == quant::ParamAxis::kChannel) {
+    // q . (scale code + zero) = (q scale) . code + q . zero
+    float dot = 0.0f;
+#pragma unroll
+    for (int s = 0; s < Task::kSteps; ++s) {
+      const uint4 p =
+          *reinterpret_cast<const uint4*>(params + (s / 2 * 32 + t * 8 + s % 2 * 4) * 4);
+      const float q0 = low_of<Half>(pairs[s][0]);
+      const float q1 = high_of<Half>(pairs[s][0]);
+      const float q2 = low_of<Half>(pairs[s][1]);
+      const float q3 = high_of<Half>(pairs[s][1]);
+      dot = fmaf(q0, high_of<Half>(p.x), fmaf(q1, high_of<Half>(p.y), dot));
+      dot = fmaf(q2, high_of<Half>(p.z), fmaf(q3, high_of<Half>(p.w), dot));
+      pairs[s][0] = pack_pair<Half>(q0 * low_of<Half>(p.x), q1 * low_of<Half>(p.y));
+      pairs[s][1] = pack_pair<Half>(q2 * low_of<Half>(p.z), q3 * low_of<Half>(p.w));
+    }
+    dot += __shfl_xor_sync(0xffffffffu, dot, 1);
+    dot += __shfl_xor_sync(0xffffffffu, dot, 2);  // of query g
+    zero[0] = __shfl_sync(0xffffffffu, dot, 8 * t) * scale;
+    zero[1] = __shfl_sync(0xffffffffu, dot, 8 * t + 4) * scale;
+  }
+#pragma unroll
+  for (int i = 0; i < Task::kTiles; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      c[i][j] = 0.0f;
+#pragma unroll
+  for (int v = 0; v < Task::kTiles * Task::kSteps / kPerVector; ++v) {
+    const uint4 codes = *reinterpret_cast<const uint4*>(slot + v * 512 + lane * 16);
+#pragma unroll
+    for (int i = 0; i < kPerVector; ++i) {
+      const int step = v * kPerVector + i;
+      std::uint32_t a[4];
+      Fragments::step(codes, i, a);
+      mma_16x8x16<Half>(c[step / Task::kSteps], a, pairs[step % Task::kSteps][0],
+                        pairs[step % Task::kSteps][1]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < Task::kTiles; ++i) {
+    float key_scale[2] = {scale * Fragments::kLowerScale, scale * Fragments::kUpperScale};
+    float key_zero[2] = {0.0f, 0.0f};
+    if constexpr (kAxis == quant::ParamAxis::kToken) {
+      const uint2 p = *reinterpret_cast<const uint2*>(params + i * 64 + g * 8);
+      key_scale[0] *= low_of<Half>(p.x);
+      key_scale[1] *= low_of<Half>(p.y);
+      key_zero[0] = high_of<Half>(p.x) * scale;
+      key_zero[1] = high_of<Half>(p.y) * scale;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float offset =
+          kAxis == quant::ParamAxis::kToken ? key_zero[j / 2] * q.sums[j % 2] : zero[j % 2];
+      c[i][j] = fmaf(c[i][j], key_scale[j / 2], offset);
+    }
+  }
+}
+
+/// out += values^T p for the token tiles of a sealed part.
+template <class Task>
+__device__ __forceinline__ void sealed_values(DecodeState<Task>& state,
+                                              const float (&p)[Task::kTiles][4],
+                                              const std::uint8_t* slot,
+                                              int lane) {
+  using Fragments = quant::KvFragments<Task::Value::kBits>;
+  constexpr int kPerVector = Fragments::kStepsPerVector;
+  const std::uint8_t* params = slot + Task::kValueBytes;
+  std::uint32_t weights[Task::kTiles][2];
+#pragma unroll
+  for (int i = 0; i < Task::kTiles; ++i) {
+    float scale[2] = {1.0f, 1.0f};
+    if constexpr (Task::Value::kAxis == quant::ParamAxis::kToken) {
+      const uint2 pair = *reinterpret_cast<const uint2*>(params + i * 64 + lane / 4 * 8);
+      scale[0] = low_of<Half>(pair.x);
+      scale[1] = low_of<Half>(pair.y);
+      const float zero[2] = {high_of<Half>(pair.x), high_of<Half>(pair.y)};
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        state.zero[j % 2] = fmaf(p[i][j], zero[j / 2], state.zero[j % 2]);
+    }
+    weights[i][0] = transpose_8x8(pack_pair<Half>(p[i][0] * scale[0], p[i][1] * scale[0]));
+    weights[i][1] = transpose_8x8(pack_pair<Half>(p[i][2] * scale[1], p[i][3] * scale[1]));
+  }
+#pragma unroll
+  for (int v = 0; v < Task::kTiles * Task::kSteps / kPerVector; ++v) {
+    const uint4 codes = *reinterpret_cast<const uint4*>(slot + v * 512 + lane * 16);
+#pragma unroll
+    for (int i = 0; i < kPerVector; ++i) {
+      const int step = v * kPerVector + i;
+      std::uint32_t a[4];
+      Fragments::step(codes, i, a);
+      mma_16x8x16<Half>(state.out[step % Task::kSteps], a, weights[step / Task::kSteps][0],
+                        weights[step / Task::kSteps][1]);
+    }
+  }
+}
+
+/// Row r of a quarter of an open page is token 4 (r % 8 / 2) + 2 (r / 8) + r % 2: a thread then
+/// holds four neighbouring tokens.
+__device__ __forceinline__ int open_token(int g, int upper) {
+  return g / 2 * 4 + upper * 2 + g % 2;
+}
+
+/// The same for a quarter of an open page, of which tokens up to `last` count. Values are stored
+/// with the powers of two that sealed ones have, so that one factor serves the sum.
+template <class Task, Activation T>
+__device__ __forceinline__ void open_scores(float (&c)[1][4],
+                                            const std::uint8_t* slot,
+                                            const DecodeQuery<Task, T>& q,
+                                            float scale,
+                                            int last,
+                                            int lane) {
+  const int g = lane / 4;
+  const int t = lane % 4;
+  const std::uint8_t* lower = slot + open_token(g, 0) * Task::kDim * 2;
+  const std::uint8_t* upper = slot + open_token(g, 1) * Task::kDim * 2;
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    c[0][j] = 0.0f;
+#pragma unroll
+  for (int h = 0; h < Task::kSteps / 2; ++h) {
+    const uint4 x = *reinterpret_cast<const uint4*>(lower + (h * 32 + t * 8) * 2);
+    const uint4 y = *reinterpret_cast<const uint4*>(upper + (h * 32 + t * 8) * 2);
+    const std::uint32_t a0[4] = {x.x, y.x, x.y, y.y};
+    const std::uint32_t a1[4] = {x.z, y.z, x.w, y.w};
+    mma_16x8x16<Half>(c[0], a0, q.pairs[h * 2][0], q.pairs[h * 2][1]);
+    mma_16x8x16<Half>(c[0], a1, q.pairs[h * 2 + 1][0], q.pairs[h * 2 + 1][1]);
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    c[0][j] = open_token(g, j / 2) <= last ? c[0][j] * scale : -1e30f;
+}
+
+template <class Task>
+__device__ __forceinline__ void open_values(DecodeState<Task>& state,
+                                            const float (&p)[1][4],
+                                            const std::uint8_t* slot,
+                                            int lane) {
+  using Fragments = quant::KvFragments<Task::Value::kBits>;
+  const int g = lane / 4;
+  const int t = lane % 4;
+  // Sums of sealed values carry 1 / kLowerScale and 1 / kUpperScale by row; these join them.
+  const std::uint32_t w0 = transpose_8x8(pack_pair<Half>(p[0][0], p[0][1]));
+  const std::uint32_t w1 = transpose_8x8(pack_pair<Half>(p[0][2], p[0][3]));
+#pragma unroll
+  for (int d = 0; d < Task::kSteps; ++d) {
+    const uint2 x = *reinterpret_cast<const uint2*>(slot + ((d * 16 + g) * 16 + t * 4) * 2);
+    const uint2 y = *reinterpret_cast<const uint2*>(slot + ((d * 16 + g + 8) * 16 + t * 4) * 2);
+    const std::uint32_t a[4] = {x.x, y.x, x.y, y.y};
+    float c[4] = {};
+    mma_16x8x16<Half>(c, a, w0, w1);
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      state.out[d][j] = fmaf(c[j], 1.0f / (j < 2 ? Fragments::kLowerScale : Fragments::kUpperScale),
+                             state.out[d][j]);
+  }
+}
+
+/// Key and value of the new token: read early, as a warp that reads them only when it writes them
+/// waits for memory once for every 32 elements.
+template <class Task, Activation T>
+struct NewToken {
+  using Order = cache::FragmentOpenOrder;
+  static constexpr int kHalf = Task::kDim / 2;
+  static constexpr int kPairs = ceil_div(kHalf, 32);
+  static constexpr int kValues = Task::kDim / 32;
+  T low[kPairs], high[kPairs], values[kValues];
+  float cosine[kPairs], sine[kPairs];
+
+  __device__ __forceinline__ void load(const T* key,
+                                       const T* value,
+                                       const float* rotation,
+                                       int lane) {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      const int r = min(lane + 32 * i, kHalf - 1);
+      low[i] = key[r];
+      high[i] = key[kHalf + r];
+      cosine[i] = rotation[r];
+      sine[i] = rotation[kHalf + r];
+    }
+#pragma unroll
+    for (int i = 0; i < kValues; ++i)
+      values[i] = value[lane + 32 * i];
+  }
+
+  /// Rotates the key; key and value -> the open page and this warp's slots, which hold the rest of
+  /// the quarter.
+  __device__ __forceinline__ void append(Half* open_keys,
+                                         Half* open_values,
+                                         int token,
+                                         std::uint8_t* key_slot,
+                                         std::uint8_t* value_slot,
+                                         int lane) const {
+    auto* slot_keys = reinterpret_cast<Half*>(key_slot) + token % 16 * Task::kDim;
+    auto* slot_values = reinterpret_cast<Half*>(value_slot) + token % 16;
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      const int r = lane + 32 * i;
+      if (r >= kHalf) continue;
+      const float x = to_float(low[i]);
+      const float y = to_float(high[i]);
+      const Half a = to_half(to_float(from_float<T>(x * cosine[i] - y * sine[i])));
+      const Half b = to_half(to_float(from_float<T>(y * cosine[i] + x * sine[i])));
+      open_keys[Order::key_at(token, r, Task::kDim)] = a;
+      open_keys[Order::key_at(token, kHalf + r, Task::kDim)] = b;
+      slot_keys[r] = a;
+      slot_keys[kHalf + r] = b;
+    }
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) {
+      const int d = lane + 32 * i;
+      const Half v = to_half(to_float(values[i]));
+      open_values[Order::value_at(token, d, Task::kDim)] = v;
+      slot_values[d * 16] = v;
+    }
+  }
+};
+
+}  // namespace lmd::kernels::detail

@@ -97,14 +97,15 @@ void check_embed(CpuIsa isa, int k) {
   using P = kernels::WeightPolicy<F, quant::PairedOrder>;
   constexpr int kRows = 9;
   const test::StoredWeights w = test::random_weights<F>(kRows, k, 8);
-  const int ids[] = {8, 0, 3, 3, 7};
-  std::vector<float> expected(5 * static_cast<std::size_t>(k));
-  test::GuardedFloats out(5 * std::int64_t{k});
+  const int ids[] = {8, 0, 3, -1, 3, kRows, 7};  // two of them without a row: zeros
+  constexpr int kTokens = 7;
+  std::vector<float> expected(kTokens * static_cast<std::size_t>(k));
+  test::GuardedFloats out(kTokens * std::int64_t{k});
   kernels::EmbedArgs args{.out = expected.data(),
                           .ids = ids,
                           .codes = w.codes.data(),
                           .params = w.params.data(),
-                          .m = 5,
+                          .m = kTokens,
                           .n = kRows,
                           .k = k};
   kernels::embed<P>(Host{}, args);

@@ -27,7 +27,7 @@ template <CpuLinearPolicy P>
   return &scalar::embed<P>;
 }
 
-/// out[i] = w[ids[i]]: the very floats of the definition.
+/// The very floats of the definition.
 ///
 /// Oracle:  embed(Host, ...)
 template <CpuLinearPolicy P>

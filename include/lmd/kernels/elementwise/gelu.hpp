@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/activation.hpp>
 #include <lmd/core/backend.hpp>
 
 #include <cmath>
@@ -9,17 +10,21 @@
 
 namespace lmd::kernels {
 
-struct GeluArgs {
-  float* out = nullptr;      ///< [n]; may be x itself
-  const float* x = nullptr;  ///< [n]
+template <Activation T>
+struct BasicGeluArgs {
+  T* out = nullptr;      ///< [n]; may be x itself
+  const T* x = nullptr;  ///< [n]
   std::int64_t n = 0;
 };
+using GeluArgs = BasicGeluArgs<float>;
 
 /// out = x / 2 * (1 + erf(x / sqrt 2)). Not the tanh form: that differs by up to 1e-3.
-inline void gelu(Host, const GeluArgs& a) {
+template <Activation T = float>
+void gelu(Host, const BasicGeluArgs<T>& a) {
   constexpr float kInvSqrt2 = 0.70710678f;
   for (std::int64_t i = 0; i < a.n; ++i) {
-    a.out[i] = 0.5f * a.x[i] * (1.0f + std::erf(a.x[i] * kInvSqrt2));
+    const float x = to_float(a.x[i]);
+    a.out[i] = from_float<T>(0.5f * x * (1.0f + std::erf(x * kInvSqrt2)));
   }
 }
 

@@ -54,6 +54,7 @@ TEST_CASE_TEMPLATE("logits without an answer give -1", S, Sampler, CpuSampler) {
   const SamplingParams greedy{.temperature = 0.0f};
   CHECK(sample<S>({1, NAN, 2}, greedy) == -1);
   CHECK(sample<S>({-kInf, -kInf}, greedy) == -1);
+  CHECK(sample<S>({1, kInf, 2}, greedy) == -1);
   std::vector<float> late(777, 0.0f);
   late[776] = NAN;
   CHECK(sample<S>(late, {}) == -1);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/kernels/sample/uniform_draw.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -61,28 +62,13 @@ struct SamplingContext {
   TokenLogprobs* logprobs = nullptr;  ///< filled when wanted
 };
 
-namespace detail {
-
-/// A number in [0, 1) that depends on its two arguments alone (the finaliser of SplitMix64, twice).
-inline double uniform_draw(std::uint64_t seed, std::uint64_t position) {
-  std::uint64_t h = seed;
-  for (const std::uint64_t x : {position, std::uint64_t{0x243f6a8885a308d3}}) {
-    h = (h ^ x) + 0x9e3779b97f4a7c15u;
-    h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
-    h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
-    h ^= h >> 31;
-  }
-  return static_cast<double>(h >> 11) * 0x1p-53;
-}
-
-}  // namespace detail
-
-/// The id of the largest logit, the lowest of equals; -1 when any is NaN or none is above -inf.
+/// The id of the largest logit, the lowest of equals; -1 when any is NaN or +inf or none is above
+/// -inf.
 [[nodiscard]] inline int argmax(std::span<const float> logits) {
   int best = -1;
   float largest = -std::numeric_limits<float>::infinity();
   for (int i = 0; i < std::ssize(logits); ++i) {
-    if (std::isnan(logits[i])) return -1;
+    if (!(logits[i] < std::numeric_limits<float>::infinity())) return -1;
     if (logits[i] > largest) {
       largest = logits[i];
       best = i;
@@ -99,7 +85,7 @@ class Sampler {
   ///
   ///   repetition: x < 0 ? x * p : x / p   presence: x - p   frequency: x - p * count
   ///
-  /// Returns -1 when the logits have a NaN or nothing above -inf.
+  /// Returns -1 when the logits have a NaN or +inf or nothing above -inf.
   /// Source: repetition penalty, Keskar et al., CTRL, 2019; top-p, Holtzman et al., 2019.
   int sample(std::span<float> logits, const SamplingParams& p, const SamplingContext& context) {
     adjust(logits, p, context);
@@ -129,8 +115,8 @@ class Sampler {
     std::vector<int> answer(c.tokens.begin() + c.n_prompt, c.tokens.end());
     std::ranges::sort(answer);
     for (std::size_t i = 0; i < answer.size(); ++i) {
-      logits[answer[i]] -= p.frequency_penalty;
       if (i == 0 || answer[i] != answer[i - 1]) logits[answer[i]] -= p.presence_penalty;
+      logits[answer[i]] -= p.frequency_penalty;
     }
   }
 
@@ -164,7 +150,7 @@ class Sampler {
       std::pop_heap(ids_.begin(), end--, is_worse);
       if (w == 0.0) break;
     }
-    double left = detail::uniform_draw(p.seed, c.tokens.size()) * kept;
+    double left = uniform_draw(p.seed, c.tokens.size()) * kept;
     int token = ids_.back();
     for (auto at = ids_.end(); at-- != end;) {
       token = *at;

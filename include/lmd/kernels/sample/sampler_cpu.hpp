@@ -59,13 +59,14 @@ class CpuSampler {
     return token;
   }
 
-  /// The id of the largest logit, the lowest of equals; -1 when any is NaN or none is above -inf.
+  /// The id of the largest logit, the lowest of equals; -1 when any is NaN or +inf or none is
+  /// above -inf.
   [[nodiscard]] int argmax(std::span<const float> logits) {
     maxima_.resize(ceil_div<std::size_t>(logits.size(), kLogitBlock));
     if (block_maxima_(logits.data(), std::ssize(logits), maxima_.data()) || logits.empty())
       return -1;
     const auto block = std::ranges::max_element(maxima_);
-    if (!(*block > -INFINITY)) return -1;
+    if (!(*block > -INFINITY && *block < INFINITY)) return -1;
     const auto first = (block - maxima_.begin()) * kLogitBlock;
     return static_cast<int>(std::find(logits.begin() + first, logits.end(), *block) -
                             logits.begin());
@@ -104,8 +105,8 @@ class CpuSampler {
     }
     if (p.presence_penalty == 0.0f && p.frequency_penalty == 0.0f) return;
     for_each_id(c.tokens.subspan(c.n_prompt), [&](int id, bool is_first) {
-      logits[id] -= p.frequency_penalty;
       if (is_first) logits[id] -= p.presence_penalty;
+      logits[id] -= p.frequency_penalty;
     });
   }
 
@@ -205,7 +206,7 @@ class CpuSampler {
            const SamplingParams& p,
            const SamplingContext& c,
            float max) {
-    const double u = detail::uniform_draw(p.seed, c.tokens.size());
+    const double u = uniform_draw(p.seed, c.tokens.size());
     double total = 0.0;
     if (p.top_k > 0 && p.top_k < std::ssize(logits)) {
       collect_best(logits, static_cast<std::size_t>(p.top_k));

@@ -1,0 +1,51 @@
+/// \file  Blocks of a cluster: who they are, waiting for each other, and each other's shared memory.
+///        sm_90 and later.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace lmd::kernels {
+
+/// More than the eight that every device can hold; the launcher asks for it.
+inline constexpr int kMaxCluster = 16;
+
+__device__ __forceinline__ int cluster_rank() {
+  std::uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+
+__device__ __forceinline__ int cluster_size() {
+  std::uint32_t size;
+  asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  return static_cast<int>(size);
+}
+
+/// First half of a barrier of all threads of the cluster: what was written before it ...
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+}
+
+/// ... is seen by all threads behind this second half.
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+
+__device__ __forceinline__ void cluster_sync() {
+  cluster_arrive();
+  cluster_wait();
+}
+
+/// Where `shared`, an address in this block's shared memory, lies in block `rank`. That block must
+/// have begun (one cluster barrier tells) and may not end before the access.
+template <class T>
+__device__ __forceinline__ T* in_block(T* shared, int rank) {
+  std::uint64_t address;
+  asm("mapa.u64 %0, %1, %2;"
+      : "=l"(address)
+      : "l"(reinterpret_cast<std::uint64_t>(shared)), "r"(rank));
+  return reinterpret_cast<T*>(address);
+}
+
+}  // namespace lmd::kernels

@@ -1,0 +1,425 @@
+/// \file  One token for each row of a batch, Cuda backend: one kernel, nothing is sorted but a few
+///        candidates.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/core/launch.cuh>
+#include <lmd/kernels/sample/argmax.cuh>
+#include <lmd/kernels/sample/sample.hpp>
+#include <lmd/kernels/sample/sorted_mass.cuh>
+#include <lmd/kernels/sample/uniform_draw.hpp>
+
+namespace lmd::kernels {
+
+namespace detail {
+
+/// Up to this top_k the best tokens are listed at once.
+inline constexpr int kMaxListedTopK = 512;
+/// Logits of a block at most: 192 KiB beside 33 KiB of bins and lists.
+inline constexpr int kMaxSlice = 48 * 1024;
+static_assert(kMaxSlice <= 2 * kMassBins * 32, "a bit for each logit in the words of two bins");
+
+struct SampleShared {
+  SamplingRow row;
+  MassBins bins;
+  KeyList list;
+  PrefixRoom room;
+  ClusterReduction reductions[3];
+  int limit;  ///< of the bins of candidates
+  struct {
+    std::uint64_t mass_before;
+    std::uint32_t count_before;
+    std::uint32_t count;
+    int bin;
+  } pick;
+  struct {
+    std::uint64_t key;
+    std::uint64_t mass;  ///< of the tokens up to it
+  } found;
+};
+
+/// The part of one block in drawing the token of one row. All blocks of the cluster take the same
+/// decisions, as they come from sums over all of them; block 0 sorts lists and writes the token.
+class RowSampler {
+ public:
+  __device__ RowSampler(const SampleArgs& a, SampleShared& s, float* logits)
+      : a_(a),
+        s_(s),
+        logits_(logits),
+        slice_(a.vocab),
+        i_(static_cast<int>(blockIdx.x) / slice_.size),
+        t_(static_cast<int>(threadIdx.x)) {}
+
+  __device__ void run() {
+    cluster_arrive();
+    s_.bins.clear();
+    if (t_ == 0) {
+      s_.list.n = s_.list.n_own = 0;
+      s_.limit = kMassBins - 1;
+    }
+    wait_for_previous_kernel();
+    load();
+    allow_next_kernel();
+    const bool is_greedy = s_.row.temperature == 0.0f || s_.row.top_k == 1;
+    const bool is_listed = !is_greedy && s_.row.top_k > 0 && s_.row.top_k <= kMaxListedTopK;
+    if (is_listed) atomicAdd(&s_.bins.count[logit_bin(best_.logit)], 1u);
+    cluster_wait();
+    const std::uint64_t best = cluster_reduce<Smaller>(best_.key(slice_.first), s_.reductions[0]);
+    if (best_token(best) < 0) {
+      write(best, 0.0);
+      return;
+    }
+    max_ = key_logit(best);
+    if (a_.logprobs != nullptr) sum_weights();
+    if (is_greedy) {
+      write(best, log_sum_);
+      return;
+    }
+    const Weights weights(max_, s_.row.temperature);
+    if (is_listed && draw_of_few(weights)) return;
+    draw_of_all(weights);
+  }
+
+ private:
+  template <class Visit>
+  __device__ void for_each_own(Visit&& visit) const {
+    for_each_logit<1>(logits_, slice_.n, true, visit);
+  }
+
+  /// The row's parameters and the slice, with bias and penalties, into shared memory; the best logit.
+  __device__ void load() {
+    constexpr int kRowWords = sizeof(SamplingRow) / 4;
+    std::uint32_t row_word = 0;
+    if (t_ < kRowWords) row_word = reinterpret_cast<const std::uint32_t*>(a_.rows + i_)[t_];
+    n_tokens_ = a_.n_tokens[i_];
+    const float* from = a_.logits + i_ * a_.stride + slice_.first;
+    const bool is_aligned = reinterpret_cast<std::uint64_t>(from) % 16 == 0;
+    for_each_four<kLogitLoads>(from, slice_.n, is_aligned, [&](int j, const float4& x, int count) {
+      best_.see(j, x.x);
+      if (count == 1) {
+        logits_[j] = x.x;
+        return;
+      }
+      best_.see(j + 1, x.y);
+      best_.see(j + 2, x.z);
+      best_.see(j + 3, x.w);
+      *reinterpret_cast<float4*>(logits_ + j) = x;
+    });
+    if (t_ < kRowWords) reinterpret_cast<std::uint32_t*>(&s_.row)[t_] = row_word;
+    __syncthreads();
+    const SamplingRow& row = s_.row;
+    if (row.n_bias == 0 && row.repetition_penalty == 1.0f && row.presence_penalty == 0.0f &&
+        row.frequency_penalty == 0.0f)
+      return;
+    change();
+    best_ = {};
+    for_each_own([&](int j, float x) { best_.see(j, x); });
+  }
+
+  /// Calls `change(logit, is_first)` for each of tokens [begin, n_tokens) in the slice: whether it is
+  /// the thread that came first to this id. Leaves the bins clear, with barriers at the end.
+  template <class Change>
+  __device__ void for_each_token(int begin, Change&& change) {
+    std::uint32_t* seen = s_.bins.low;
+    for (int i = begin + t_; i < n_tokens_; i += kSampleThreads) {
+      const int j = s_.row.tokens[i] - slice_.first;
+      if (j < 0 || j >= slice_.n) continue;
+      const std::uint32_t bit = 1u << (j % 32);
+      std::uint32_t* word = j / 32 < kMassBins ? &seen[j / 32] : &s_.bins.high[j / 32 - kMassBins];
+      change(logits_[j], (atomicOr(word, bit) & bit) == 0);
+    }
+    __syncthreads();
+    s_.bins.clear();
+    __syncthreads();
+  }
+
+  /// Bias and penalties in the order of the definition. Equal subtractions may come in any order.
+  __device__ void change() {
+    for (int b = t_; b < s_.row.n_bias; b += kSampleThreads) {
+      const int j = s_.row.bias[b].id - slice_.first;
+      if (j >= 0 && j < slice_.n) logits_[j] += s_.row.bias[b].value;
+    }
+    __syncthreads();
+    if (s_.row.repetition_penalty != 1.0f) {
+      for_each_token(0, [&](float& x, bool is_first) {
+        const float p = s_.row.repetition_penalty;
+        if (is_first) x = x < 0.0f ? x * p : x / p;
+      });
+    }
+    if (s_.row.presence_penalty != 0.0f) {
+      for_each_token(s_.row.n_prompt, [&](float& x, bool is_first) {
+        if (is_first) x -= s_.row.presence_penalty;
+      });
+    }
+    if (s_.row.frequency_penalty != 0.0f) {
+      for_each_token(s_.row.n_prompt,
+                     [&](float& x, bool) { atomicAdd(&x, -s_.row.frequency_penalty); });
+    }
+  }
+
+  /// log of the sum of exp(logit), for log probabilities.
+  __device__ void sum_weights() {
+    const Weights weights(max_, 1.0f);
+    std::uint64_t sum = 0;
+    for_each_own([&](int, float x) { sum += Weights::mass(weights.of(x)); });
+    sum = cluster_reduce<Sum>(sum, s_.reductions[1]);
+    log_sum_ = max_ + log(static_cast<double>(sum) / kMassUnits);
+  }
+
+  /// Bins for finding candidates, the best first: an eighth wide, from 64 down to -64.
+  static __device__ float logit_place(float x) { return fmaf(x, -8.0f, 512.0f); }
+  static __device__ int logit_bin(float x) {
+    return min(max(static_cast<int>(floorf(logit_place(x))), 0), kMassBins - 1);
+  }
+
+  /// Lists the top_k best and some more, and draws. The top_k-th best of the threads' best logits has
+  /// at least top_k logits at or above it. False where too many lie that close together.
+  __device__ bool draw_of_few(const Weights& weights) {
+    MassPair bins;
+    std::uint64_t counts[2] = {};
+    gather_words(s_.bins.count, slice_.size, counts);
+    bins.count[0] = static_cast<std::uint32_t>(counts[0]);
+    bins.count[1] = static_cast<std::uint32_t>(counts[1]);
+    prefix_counts(bins, s_.room);
+    const int place = Target{static_cast<std::uint64_t>(s_.row.top_k), true}.place_in(bins);
+    if (place >= 0) s_.limit = 2 * t_ + place;
+    __syncthreads();
+    // Those at -inf never come: they have no mass.
+    const float limit = s_.limit == kMassBins - 1 ? INFINITY : static_cast<float>(s_.limit + 1);
+    if (logit_place(best_.logit) < limit) {
+      for_each_own([&](int j, float x) {
+        if (logit_place(x) < limit) s_.list.note(rank_key(x, slice_.first + j));
+      });
+    }
+    send_keys(s_.list);
+    cluster_sync();
+    const int n = in_block(&s_.list, 0)->n;
+    cluster_arrive();
+    if (n <= kMassBins && slice_.rank == 0) draw_of_list(n, weights);
+    cluster_wait();  // nobody reads block 0 any more
+    if (n <= kMassBins) return true;
+    if (t_ == 0) s_.list.n = 0;
+    return false;
+  }
+
+  __device__ void draw_of_list(int n, const Weights& weights) {
+    sort_keys(s_.list, n);
+    MassPair p = list_masses(s_.list, min(n, s_.row.top_k), weights, s_.room);
+    const std::uint64_t limit = units_of(s_.row.top_p, p.total, false);
+    std::uint64_t before = p.mass_before;
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const std::uint64_t mass = p.mass[c];
+      const bool is_kept = before < limit && mass > 0 &&
+                           weights.of(key_logit(s_.list.keys[2 * t_ + c])) >= s_.row.min_p;
+      if (!is_kept) p.mass[c] = 0;
+      before += mass;
+    }
+    prefix_masses(p, s_.room);
+    const Target drawn{units_of(draw(), p.total, true), false};
+    const int place = drawn.place_in(p);
+    if (place >= 0) put(s_.list.keys[2 * t_ + place], log_sum_);
+  }
+
+  [[nodiscard]] __device__ double draw() const {
+    return uniform_draw(s_.row.seed, static_cast<std::uint64_t>(n_tokens_));
+  }
+
+  /// Bins of weight, the best first: each a 64th wide in log weight, the last for all beyond e^-16.
+  static __device__ int weight_bin(float x, const Weights& w) {
+    return min(static_cast<int>((w.max - x) * w.inverse_temperature * 64.0f), kMassBins - 1);
+  }
+
+  /// Top-k, top-p, min-p and the draw over any number of tokens, each a search by mass or count.
+  __device__ void draw_of_all(const Weights& weights) {
+    const MassPair bins = bin_weights(weights);
+    std::uint64_t kept = bins.total;
+    std::uint64_t last = kNoKey;
+    // One call of `find`, as its code is long: steps are top-k, top-p, and the draw.
+#pragma unroll 1
+    for (int step = 0; step < 3; ++step) {
+      Target target{static_cast<std::uint64_t>(s_.row.top_k), true};
+      if (step == 0) {
+        if (s_.row.top_k <= 0 || s_.row.top_k >= a_.vocab) continue;
+      } else if (step == 1) {
+        if (s_.row.top_p >= 1.0f) continue;
+        target = {units_of(s_.row.top_p, kept, false), false};
+      } else {
+        if (s_.row.min_p > 0.0f) kept = mass_from(s_.row.min_p, last, weights);
+        target = {units_of(draw(), kept, true), false};
+      }
+      find(target, bins, weights);
+      last = s_.found.key;
+      kept = s_.found.mass;
+    }
+    write(last, log_sum_);
+  }
+
+  /// The mass of tokens up to `last` that weigh `least` or more.
+  __device__ std::uint64_t mass_from(float least, std::uint64_t last, const Weights& weights) {
+    std::uint64_t mass = 0;
+    for_each_own([&](int j, float x) {
+      const float weight = weights.of(x);
+      if (weight >= least && rank_key(x, slice_.first + j) <= last) mass += Weights::mass(weight);
+    });
+    return cluster_reduce<Sum>(mass, s_.reductions[2]);
+  }
+
+  __device__ MassPair bin_weights(const Weights& weights) {
+    s_.bins.clear();
+    __syncthreads();
+    std::uint64_t tail = 0;  // of the last bin, where most tokens of a peaked row are
+    for_each_own([&](int, float x) {
+      const int bin = weight_bin(x, weights);
+      const std::uint64_t mass = Weights::mass(weights.of(x));
+      atomicAdd(&s_.bins.count[bin], 1u);
+      if (bin == kMassBins - 1) {
+        tail += mass;
+      } else {
+        s_.bins.add_mass(bin, mass);
+      }
+    });
+    tail = warp_reduce<Sum>(tail);
+    if (t_ % kWarp == 0 && tail > 0) s_.bins.add_mass(kMassBins - 1, tail);
+    cluster_sync();
+    return gather_bins(s_.bins, slice_.size, s_.room);
+  }
+
+  /// Notes which bin holds the target, in all threads of the block.
+  __device__ void pick_bin(const Target& target, const MassPair& p) {
+    const int place = target.place_in(p);
+    if (place >= 0) {
+      s_.pick.bin = 2 * t_ + place;
+      s_.pick.count = place == 1 ? p.count[1] : p.count[0];  // an index would put p into memory
+      s_.pick.mass_before = p.mass_before + (place == 1 ? p.mass[0] : 0);
+      s_.pick.count_before = p.count_before + (place == 1 ? p.count[0] : 0);
+    }
+    __syncthreads();
+  }
+
+  /// Sets `found` in every block. Narrows a bin that is too full for a list by the bits of its keys:
+  /// only rows with many equal or nearly equal logits come there.
+  __device__ void find(const Target& target, const MassPair& bins, const Weights& weights) {
+    pick_bin(target, bins);
+    const int weight_bin_picked = s_.pick.bin;
+    std::uint64_t mass_before = s_.pick.mass_before;
+    std::uint32_t count_before = s_.pick.count_before;
+    std::uint32_t count = s_.pick.count;
+    int bits = kKeyBits;       // not yet known of the key
+    std::uint64_t prefix = 0;  // the others
+    const auto for_each_member = [&](auto&& use) {
+      for_each_own([&](int j, float x) {
+        const std::uint64_t key = rank_key(x, slice_.first + j);
+        if (weight_bin(x, weights) == weight_bin_picked && key >> bits == prefix) use(key, x);
+      });
+    };
+    while (count > kMassBins) {
+      const int shift = max(bits - kMassBits, 0);
+      cluster_sync();  // nobody reads the bins any more
+      s_.bins.clear();
+      __syncthreads();
+      for_each_member([&](std::uint64_t key, float x) {
+        const int bin = static_cast<int>((key >> shift) - (prefix << (bits - shift)));
+        atomicAdd(&s_.bins.count[bin], 1u);
+        s_.bins.add_mass(bin, Weights::mass(weights.of(x)));
+      });
+      cluster_sync();
+      MassPair p = gather_bins(s_.bins, slice_.size, s_.room);
+      p.mass_before += mass_before;
+      p.count_before += count_before;
+      pick_bin(target, p);
+      mass_before = s_.pick.mass_before;
+      count_before = s_.pick.count_before;
+      count = s_.pick.count;
+      prefix = (prefix << (bits - shift)) + static_cast<std::uint64_t>(s_.pick.bin);
+      bits = shift;
+    }
+    for_each_member([&](std::uint64_t key, float) { s_.list.note(key); });
+    send_keys(s_.list);
+    cluster_sync();
+    if (slice_.rank == 0) find_in_list(target, mass_before, count_before, weights);
+    cluster_sync();
+  }
+
+  __device__ void find_in_list(const Target& target,
+                               std::uint64_t mass_before,
+                               std::uint32_t count_before,
+                               const Weights& weights) {
+    const int n = s_.list.n;
+    sort_keys(s_.list, n);
+    if (t_ == 0) s_.list.n = 0;  // behind the barriers of sorting
+    MassPair p = list_masses(s_.list, n, weights, s_.room);
+    p.mass_before += mass_before;
+    p.count_before += count_before;
+    const int place = target.place_in(p);
+    if (place < 0) return;
+    for (int r = 0; r < slice_.size; ++r) {
+      auto* there = in_block(&s_.found, r);
+      there->key = s_.list.keys[2 * t_ + place];
+      there->mass = p.mass_before + p.mass[0] + (place == 1 ? p.mass[1] : 0);
+    }
+  }
+
+  /// The row's result, by one thread of the cluster.
+  __device__ void write(std::uint64_t key, double log_sum) const {
+    if (slice_.rank == 0 && t_ == 0) put(key, log_sum);
+  }
+  __device__ void put(std::uint64_t key, double log_sum) const {
+    const int token = best_token(key);
+    a_.ids[i_] = token;
+    if (a_.logprobs == nullptr) return;
+    a_.logprobs[i_] = token < 0 ? 0.0f : static_cast<float>(key_logit(key) - log_sum);
+  }
+
+  const SampleArgs& a_;
+  SampleShared& s_;
+  float* logits_;  ///< [slice_.n] in shared memory, with bias and penalties
+  RowSlice slice_;
+  int i_;  ///< row
+  int t_;  ///< thread
+  int n_tokens_ = 0;
+  BestLogit best_;  ///< of the thread
+  float max_ = 0.0f;
+  double log_sum_ = 0.0;
+};
+
+/// A cluster for each row. A template, as kernels cannot be inline.
+template <class Args>
+__global__ void __launch_bounds__(kSampleThreads) sample_kernel(Args a) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  auto& shared = *reinterpret_cast<SampleShared*>(memory);
+  constexpr std::size_t kLogitsAt = round_up<std::size_t>(sizeof(SampleShared), 16);
+  RowSampler(a, shared, reinterpret_cast<float*>(memory + kLogitsAt)).run();
+}
+
+/// `sample` with the given number of blocks a row: a power of two up to kMaxCluster.
+[[nodiscard]] inline cudaError_t sample_with(Cuda ctx, const SampleArgs& a, int cluster) {
+  const int most = round_up(ceil_div(a.vocab, cluster), 4);
+  if (a.vocab < 1 || a.vocab > kMaxVocab || most > kMaxSlice) return cudaErrorInvalidValue;
+  const std::size_t bytes = round_up<std::size_t>(sizeof(SampleShared), 16) + sizeof(float) * most;
+  return launch_clusters(ctx, sample_kernel<SampleArgs>, a, cluster, bytes);
+}
+
+}  // namespace detail
+
+/// Draws the tokens that Sampler draws, from the same random numbers. Where a draw or a limit falls
+/// within rounding of the border between two tokens, it may take the other one. A row's token does
+/// not depend on the other rows: masses are summed as whole numbers. Rows may differ in everything;
+/// greedy ones take a short way. Everything that changes from step to step is read from device
+/// memory, so that a recorded step can be replayed. Devices of compute capability 9.0 and later.
+///
+/// Shapes:  at most 786,432 tokens.
+/// Errors:  cudaErrorInvalidValue for more tokens; the status of the launch.
+/// Stream:  one kernel on ctx.stream; every input may come from the kernel before it.
+/// Oracle:  sample(Host, ...)
+/// Source:  a row in the shared memory of a cluster, and searches by bins of mass in place of
+///          sorting, are our own; the pivots of FlashInfer's sampling have the same purpose.
+[[nodiscard]] inline cudaError_t sample(Cuda ctx, const SampleArgs& a) {
+  if (a.m == 0) return cudaSuccess;
+  int n = 0;
+  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &n));
+  const int cluster = detail::choose_cluster(a.m, a.vocab, detail::kMaxSlice, n);
+  return detail::sample_with(ctx, a, cluster);
+}
+
+}  // namespace lmd::kernels

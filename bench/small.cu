@@ -1,0 +1,192 @@
+/// \file  Small operations and sampling on the GPU, shapes of InternLM2.5-7B.
+// SPDX-License-Identifier: Apache-2.0
+#include <lmd/kernels/elementwise/embed.cuh>
+#include <lmd/kernels/elementwise/gelu.cuh>
+#include <lmd/kernels/elementwise/silu_mul.cuh>
+#include <lmd/kernels/norm/layer_norm.cuh>
+#include <lmd/kernels/norm/rms_norm.cuh>
+#include <lmd/kernels/sample/sample.cuh>
+
+#include <memory>
+
+#include "cases/activations.hpp"
+#include "harness.cuh"
+
+using namespace lmd;
+using namespace lmd::kernels;
+
+namespace {
+
+constexpr int kHidden = 4096;
+constexpr int kInner = 14336;
+constexpr int kVocab = 92544;
+
+/// Normal numbers on the device, a pool of them repeated.
+template <class T>
+std::shared_ptr<DeviceBuffer<T>> normal_numbers(std::int64_t n) {
+  const std::vector<T> pool = test::random_activations<T>(1'000'003, 1);
+  auto all = std::make_shared<DeviceBuffer<T>>(n);
+  for (std::int64_t at = 0; at < n; at += static_cast<std::int64_t>(pool.size())) {
+    const auto part = std::min<std::int64_t>(n - at, static_cast<std::int64_t>(pool.size()));
+    LMD_CUDA_TRY(cudaMemcpy(all->data() + at, pool.data(),
+                            static_cast<std::size_t>(part) * sizeof(T), cudaMemcpyDefault));
+  }
+  return all;
+}
+
+void add_row(const std::string& name,
+             std::int64_t bytes,
+             int copies,
+             const std::function<void(Cuda, int)>& queue) {
+  bench::add_memory_row(name, {.bytes = bytes, .copies = copies, .queue = queue});
+}
+
+/// As many copies as make a cold cycle, but at most 500: what a single token reads is in the cache
+/// when the engine comes to it.
+int copies_for(std::int64_t bytes) {
+  return std::clamp(bench::cold_copies(bytes), 24, 500);
+}
+
+void add_norms() {
+  for (const int m : {1, 64, 256, 2048, 8192}) {
+    const std::int64_t size = std::int64_t{m} * kHidden;
+    const int copies = copies_for(8 * size);
+    auto x = normal_numbers<Half>(copies * size);
+    auto residual = normal_numbers<Half>(copies * size);
+    auto out = normal_numbers<Half>(copies * size);
+    auto weight = normal_numbers<float>(2 * kHidden);
+    add_row("add_rms_norm/m:" + std::to_string(m), 8 * size, copies, [=](Cuda ctx, int i) {
+      LMD_CUDA_TRY(rms_norm<Half>(ctx, {.out = out->data() + i * size,
+                                        .x = x->data() + i * size,
+                                        .residual = residual->data() + i * size,
+                                        .weight = weight->data(),
+                                        .eps = 1e-5f,
+                                        .m = m,
+                                        .n = kHidden}));
+    });
+  }
+  constexpr int kTokens = 13 * 1025;  // of InternViT-6B, 13 tiles
+  constexpr int kWidth = 3200;
+  const std::int64_t size = std::int64_t{kTokens} * kWidth;
+  const int copies = copies_for(4 * size);
+  auto x = normal_numbers<BFloat16>(copies * size);
+  auto out = normal_numbers<BFloat16>(copies * size);
+  auto weight = normal_numbers<float>(kWidth);
+  add_row("layer_norm/m:13325", 4 * size, copies, [=](Cuda ctx, int i) {
+    LMD_CUDA_TRY(layer_norm<BFloat16>(ctx, {.out = out->data() + i * size,
+                                            .x = x->data() + i * size,
+                                            .weight = weight->data(),
+                                            .bias = weight->data(),
+                                            .eps = 1e-6f,
+                                            .m = kTokens,
+                                            .n = kWidth}));
+  });
+}
+
+void add_elementwise() {
+  for (const int m : {1, 64, 256, 2048, 8192}) {
+    const std::int64_t size = std::int64_t{m} * kInner;
+    const int copies = copies_for(6 * size);
+    auto gate_up = normal_numbers<Half>(copies * 2 * size);
+    auto out = normal_numbers<Half>(copies * size);
+    add_row("silu_mul/m:" + std::to_string(m), 6 * size, copies, [=](Cuda ctx, int i) {
+      LMD_CUDA_TRY(silu_mul<Half>(ctx, {.out = out->data() + i * size,
+                                        .gate_up = gate_up->data() + i * 2 * size,
+                                        .m = m,
+                                        .n = kInner}));
+    });
+  }
+  {
+    const std::int64_t size = std::int64_t{13325} * 12800;
+    auto x = normal_numbers<BFloat16>(2 * size);
+    add_row("gelu/m:13325", 4 * size, 24, [=](Cuda ctx, int i) {
+      BFloat16* at = x->data() + i % 2 * size;
+      LMD_CUDA_TRY(gelu<BFloat16>(ctx, {.out = at, .x = at, .n = size}));
+    });
+  }
+  for (const int m : {1, 64, 2048, 8192}) {
+    const std::int64_t size = std::int64_t{m} * kHidden;
+    const int copies = copies_for(4 * size);
+    auto table = normal_numbers<Half>(std::int64_t{kVocab} * kHidden);
+    auto out = normal_numbers<Half>(copies * size);
+    std::vector<int> ids;
+    for (std::int64_t i = 0; i < std::int64_t{copies} * m; ++i)
+      ids.push_back(static_cast<int>(i * 7919 % kVocab));
+    auto device_ids = std::make_shared<DeviceBuffer<int>>(static_cast<std::int64_t>(ids.size()));
+    device_ids->copy_from(ids);
+    add_row("embed/m:" + std::to_string(m), 4 * size, copies, [=](Cuda ctx, int i) {
+      LMD_CUDA_TRY((embed<WeightPolicy<quant::WeightHalf>, Half>(
+          ctx, {.out = out->data() + i * size,
+                .ids = device_ids->data() + std::int64_t{i} * m,
+                .codes = reinterpret_cast<const std::uint8_t*>(table->data()),
+                .m = m,
+                .n = kVocab,
+                .k = kHidden})));
+    });
+  }
+}
+
+struct Sampling {
+  const char* name;
+  SamplingRow row;
+};
+
+/// Logits of a cold cycle: normal, or with one token far above the others in each row.
+void add_sampling(const std::string& kind, float peak) {
+  constexpr Sampling kSettings[] = {
+      {"greedy", {.temperature = 0.0f}},
+      {"k40_p0.8", {.top_p = 0.8f, .top_k = 40}},
+      {"p0.8", {.top_p = 0.8f}},
+      {"all", {}},
+  };
+  const int n_rows = bench::cold_copies(4 * kVocab);
+  auto logits = normal_numbers<float>(std::int64_t{n_rows} * kVocab);
+  if (peak > 0.0f) {
+    for (int i = 0; i < n_rows; ++i)
+      LMD_CUDA_TRY(cudaMemcpy(logits->data() + std::int64_t{i} * kVocab + 997 * i % kVocab, &peak,
+                              4, cudaMemcpyDefault));
+  }
+  constexpr int kMaxRows = 256;
+  auto ids = std::make_shared<DeviceBuffer<int>>(kMaxRows);
+  auto n_tokens = std::make_shared<DeviceBuffer<int>>(kMaxRows);
+  n_tokens->copy_from(std::vector<int>(kMaxRows, 100));
+  for (const int m : {1, 16, 64, 256}) {
+    const int copies = std::max(20, n_rows / m);
+    const std::int64_t bytes = std::int64_t{4} * m * kVocab;
+    const std::string suffix = "/" + kind + "/m:" + std::to_string(m);
+    const auto first = [=](int i) {
+      return logits->data() + std::int64_t{i % (n_rows / m)} * m * kVocab;
+    };
+    add_row("argmax" + suffix, bytes, copies, [=](Cuda ctx, int i) {
+      LMD_CUDA_TRY(argmax(
+          ctx,
+          {.ids = ids->data(), .logits = first(i), .stride = kVocab, .m = m, .vocab = kVocab}));
+    });
+    for (const Sampling& setting : kSettings) {
+      std::vector<SamplingRow> rows(static_cast<std::size_t>(m), setting.row);
+      for (int i = 0; i < m; ++i)
+        rows[static_cast<std::size_t>(i)].seed = static_cast<std::uint64_t>(i);
+      auto device_rows = std::make_shared<DeviceBuffer<SamplingRow>>(m);
+      device_rows->copy_from(rows);
+      add_row(std::string("sample/") + setting.name + suffix, bytes, copies, [=](Cuda ctx, int i) {
+        LMD_CUDA_TRY(sample(ctx, {.ids = ids->data(),
+                                  .logits = first(i),
+                                  .rows = device_rows->data(),
+                                  .n_tokens = n_tokens->data(),
+                                  .stride = kVocab,
+                                  .m = m,
+                                  .vocab = kVocab}));
+      });
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  add_norms();
+  add_elementwise();
+  add_sampling("flat", 0.0f);
+  add_sampling("peaked", 20.0f);
+  return bench::run(argc, argv);
+}

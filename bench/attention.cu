@@ -1,0 +1,173 @@
+/// \file  Paged decode attention on the GPU, 32 query and 8 KV heads of 128, RoPE and append inside.
+// SPDX-License-Identifier: Apache-2.0
+#include <lmd/kernels/attention/decode.cuh>
+#include <lmd/quant/kv_formats.hpp>
+
+#include <memory>
+#include <numeric>
+#include <random>
+
+#include "harness.cuh"
+
+using namespace lmd;
+using namespace lmd::kernels;
+
+namespace {
+
+constexpr int kHeads = 32;
+constexpr int kKvHeads = 8;
+
+/// Fills a pool with random codes; parameters that make keys and values of size about 1.
+template <class P>
+__global__ void fill_units_kernel(std::uint8_t* pool, std::int64_t units, unsigned seed) {
+  using U = typename P::Unit;
+  const std::int64_t words = units * (U::kBytes / 4);
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < words;
+       i += std::int64_t{gridDim.x} * blockDim.x) {
+    std::uint64_t x = (i + 1) * 0x9e3779b97f4a7c15ull + seed;
+    x ^= x >> 31;
+    x *= 0xbf58476d1ce4e5b9ull;
+    x ^= x >> 29;
+    auto word = static_cast<std::uint32_t>(x);
+    const int at = static_cast<int>(i % (U::kBytes / 4)) * 4;
+    const bool is_key = at < U::kKeyParamsAt;
+    const bool is_key_param = !is_key && at < U::kValuesAt;
+    const bool is_value = !is_key && !is_key_param && at < U::kValueParamsAt;
+    if ((is_key && P::Scheme::Key::kBits == 16) || (is_value && P::Scheme::Value::kBits == 16)) {
+      word = (word & 0x83ff83ffu) | 0x34003400u;  // halves of size 0.25 to 0.5
+    } else if (!is_key && !is_value) {
+      const float size = (word & 255) / 256.0f + 0.5f;
+      const int bits = is_key_param ? P::Scheme::Key::kBits : P::Scheme::Value::kBits;
+      const float scale = size / (1 << (bits - 1));
+      word = to_half(scale).bits | static_cast<std::uint32_t>(to_half(-size).bits)
+                                       << 16;  // codes around 0
+    }
+    reinterpret_cast<std::uint32_t*>(pool)[i] = word;
+  }
+}
+
+/// One layer's cache for `lengths`, as many layers as make a cold cycle.
+template <class P>
+struct Cache {
+  static constexpr int kDim = P::kHeadDim;
+  static constexpr std::int64_t kOpenTile = std::int64_t{kKvHeads} * cache::kPageTokens * kDim;
+  std::vector<int> lengths;
+  int n_pages = 0;
+  int layers = 0;
+  std::int64_t bytes = 0;  ///< that one step reads
+  DeviceBuffer<std::uint8_t> pool;
+  DeviceBuffer<Half> open, qkv, out;
+  DeviceBuffer<float> rotation, partial;
+  DeviceBuffer<int> counters;
+  DeviceBuffer<std::int32_t> ids;
+  DeviceBuffer<SequenceChunk> chunks;
+
+  explicit Cache(std::vector<int> tokens) : lengths(std::move(tokens)) {
+    const auto n = static_cast<std::int64_t>(lengths.size());
+    for (const int length : lengths) {
+      n_pages += length / cache::kPageTokens;
+      bytes += std::int64_t{length / cache::kPageTokens} * kKvHeads * P::Unit::kBytes +
+               std::int64_t{length % cache::kPageTokens + 1} * kKvHeads * kDim * 2 * 2;
+    }
+    layers = bench::cold_copies(bytes);
+    const std::int64_t units = std::int64_t{n_pages} * kKvHeads;
+    pool = DeviceBuffer<std::uint8_t>(units * P::Unit::kBytes * layers + 16);
+    fill_units_kernel<P><<<1024, 256>>>(pool.data(), units * layers, 1);
+    LMD_CUDA_TRY(cudaGetLastError());
+    open = DeviceBuffer<Half>(n * 2 * kOpenTile * layers);
+    open.fill_bytes(0x34);
+    std::mt19937 rng(1);
+    std::normal_distribution<float> normal;
+    std::vector<Half> rows(n * (kHeads + 2 * kKvHeads) * kDim);
+    for (auto& v : rows)
+      v = to_half(normal(rng));
+    qkv = DeviceBuffer<Half>(static_cast<std::int64_t>(rows.size()));
+    qkv.copy_from(rows);
+    out = DeviceBuffer<Half>(n * kHeads * kDim);
+    std::vector<float> angles(n * kDim, 0.70710678f);
+    rotation = DeviceBuffer<float>(static_cast<std::int64_t>(angles.size()));
+    rotation.copy_from(angles);
+    int sms = 0;
+    LMD_CUDA_TRY(multiprocessors(Cuda{}, &sms));
+    partial = DeviceBuffer<float>(decode_partial_elements<P>(sms));
+    counters = DeviceBuffer<int>(n * kKvHeads);
+    counters.fill_bytes(0);
+    std::vector<std::int32_t> all(std::max(n_pages, 1));
+    std::iota(all.begin(), all.end(), 0);
+    std::shuffle(all.begin(), all.end(), rng);
+    ids = DeviceBuffer<std::int32_t>(static_cast<std::int64_t>(all.size()));
+    ids.copy_from(all);
+    std::vector<SequenceChunk> made;
+    int page = 0;
+    for (int b = 0; b < n; ++b) {
+      Half* keys = open.data() + b * 2 * kOpenTile;
+      made.push_back({.first_row = b,
+                      .n = 1,
+                      .position = lengths[b],
+                      .open_keys = keys,
+                      .open_values = keys + kOpenTile,
+                      .page_ids = ids.data() + page});
+      page += lengths[b] / cache::kPageTokens;
+    }
+    chunks = DeviceBuffer<SequenceChunk>(n);
+    chunks.copy_from(made);
+    LMD_CUDA_TRY(cudaDeviceSynchronize());
+  }
+
+  [[nodiscard]] DecodeStepArgs<Half> args(int layer) {
+    const auto n = static_cast<std::int64_t>(lengths.size());
+    return {
+        .step = {.out = out.data(),
+                 .qkv = qkv.data(),
+                 .rotation = rotation.data(),
+                 .chunks = chunks.data(),
+                 .pool = pool.data() + std::int64_t{layer} * n_pages * kKvHeads * P::Unit::kBytes,
+                 .page_bytes = std::int64_t{kKvHeads} * P::Unit::kBytes,
+                 .n_chunks = static_cast<int>(n),
+                 .heads = kHeads,
+                 .kv_heads = kKvHeads},
+        .open_at = layer * n * 2 * kOpenTile,
+        .workspace = {partial.data(), counters.data()}};
+  }
+};
+
+template <class P>
+void add_row(const std::string& name, const std::vector<int>& lengths) {
+  // Made when the row is reached and gone with it: not all caches fit side by side.
+  for (const bench::Follow follow : {bench::Follow::kEdges, bench::Follow::kChained}) {
+    bench::add_lazy_memory_row(
+        std::string("kv") + P::Scheme::kName + "/" + name, follow, [lengths] {
+          auto made = std::make_shared<Cache<P>>(lengths);
+          return bench::MemoryRow{made->bytes, std::max(24, made->layers), [made](Cuda ctx, int i) {
+                                    LMD_CUDA_TRY(decode_step<P>(ctx, made->args(i % made->layers)));
+                                  }};
+        });
+  }
+}
+
+template <class S>
+void add_rows() {
+  using P = FragmentKvPolicy<S, 128>;
+  const auto uniform = [](int batch, int context) { return std::vector<int>(batch, context + 32); };
+  add_row<P>("1x1k", uniform(1, 1024));
+  add_row<P>("1x8k", uniform(1, 8192));
+  add_row<P>("1x32k", uniform(1, 32768));
+  add_row<P>("16x4k", uniform(16, 4096));
+  add_row<P>("64x1k", uniform(64, 1024));
+  add_row<P>("64x4k", uniform(64, 4096));
+  add_row<P>("256x1k", uniform(256, 1024));
+  std::vector<int> skewed(31, 1024 + 32);
+  skewed.push_back(65536 + 32);
+  add_row<P>("1x64k+31x1k", skewed);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  add_rows<quant::Kv16>();
+  add_rows<quant::Kv8>();
+  add_rows<quant::Kv4>();
+  add_rows<quant::Kv4c>();
+  add_rows<quant::Kv8V4>();
+  return bench::run(argc, argv);
+}

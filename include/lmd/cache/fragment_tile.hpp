@@ -9,9 +9,9 @@ namespace lmd::cache {
 namespace detail {
 
 /// Bit of a code in a tile of m16n8k16 A fragments. Lane 4 g + t of a warp holds, for each step,
-/// elements e (0 .. 3) of row g and of row g + 8 (`upper`); its vectors of 16 bytes hold 32 / Bits *
-/// 4 / 8 steps, and the 32 vectors of a warp lie side by side. Within 8 or 4 bits the order is the
-/// one that masks and shifts undo: see quant/fast_decode.cuh.
+/// elements e (0 .. 3) of row g and of row g + 8 (`upper`). A vector of 16 bytes holds 16 / Bits
+/// steps of a lane, and the 32 vectors of a warp lie side by side. Codes of 4 and 8 bits stand within
+/// their word in the order that masks and shifts undo: see quant/fast_decode.cuh.
 template <int Bits>
 LMD_HD int fragment_bit(int step, int row, int t, int e) {
   const int lane = row % 8 * 4 + t;

@@ -244,8 +244,7 @@ __device__ __forceinline__ int open_token(int g, int upper) {
   return g / 2 * 4 + upper * 2 + g % 2;
 }
 
-/// The same for a quarter of an open page, of which tokens up to `last` count. Values are stored
-/// with the powers of two that sealed ones have, so that one factor serves the sum.
+/// The same for a quarter of an open page, of which tokens up to `last` count.
 template <class Task, Activation T>
 __device__ __forceinline__ void open_scores(float (&c)[1][4],
                                             const std::uint8_t* slot,
@@ -274,6 +273,8 @@ __device__ __forceinline__ void open_scores(float (&c)[1][4],
     c[0][j] = open_token(g, j / 2) <= last ? c[0][j] * scale : -1e30f;
 }
 
+/// out += values^T p for a quarter. Sums of sealed values carry a power of two by row, which these
+/// are given too, so that one factor serves all at the end.
 template <class Task>
 __device__ __forceinline__ void open_values(DecodeState<Task>& state,
                                             const float (&p)[1][4],
@@ -282,7 +283,6 @@ __device__ __forceinline__ void open_values(DecodeState<Task>& state,
   using Fragments = quant::KvFragments<Task::Value::kBits>;
   const int g = lane / 4;
   const int t = lane % 4;
-  // Sums of sealed values carry 1 / kLowerScale and 1 / kUpperScale by row; these join them.
   const std::uint32_t w0 = transpose_8x8(pack_pair<Half>(p[0][0], p[0][1]));
   const std::uint32_t w1 = transpose_8x8(pack_pair<Half>(p[0][2], p[0][3]));
 #pragma unroll

@@ -9,10 +9,10 @@
 
 namespace lmd::kernels {
 
-/// Device memory that the blocks of a decode step share, for any batch of up to `batch` sequences.
+/// Device memory that the blocks of a decode step share. One step at a time may use it.
 struct DecodeWorkspace {
   float* partial = nullptr;  ///< [decode_partial_elements(...)]
-  int* counters = nullptr;   ///< [batch * kv_heads], zero before the first step and after each
+  int* counters = nullptr;   ///< [n_chunks * kv_heads], zero before the first step and after each
 };
 
 template <Activation T>

@@ -7,12 +7,13 @@
 #include <lmd/kernels/primitive/cluster.cuh>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace lmd::kernels::detail {
 
 inline constexpr int kSampleThreads = 512;
 inline constexpr int kSampleWarps = kSampleThreads / kWarp;
-inline constexpr int kLogitLoads = 4;  ///< 16-byte loads in flight, of a thread
+inline constexpr int kLogitLoads = 8;  ///< 16-byte loads in flight, of a thread
 
 /// The order of the definition as one number: a smaller key is a larger logit, or the lower id of
 /// equals. Sums and limits in this order do not depend on which block holds which logit.
@@ -134,10 +135,17 @@ struct Sum {
 
 template <class Op>
 __device__ __forceinline__ std::uint64_t warp_reduce(std::uint64_t x) {
+  if constexpr (std::is_same_v<Op, Smaller>) {  // one instruction for each half
+    const auto high = static_cast<std::uint32_t>(x >> 32);
+    const std::uint32_t least = __reduce_min_sync(0xffffffffu, high);
+    const std::uint32_t low = high == least ? static_cast<std::uint32_t>(x) : ~0u;
+    return std::uint64_t{least} << 32 | __reduce_min_sync(0xffffffffu, low);
+  } else {
 #pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2)
-    x = Op::of(x, __shfl_xor_sync(0xffffffffu, x, step));
-  return x;
+    for (int step = kWarp / 2; step > 0; step /= 2)
+      x = Op::of(x, __shfl_xor_sync(0xffffffffu, x, step));
+    return x;
+  }
 }
 
 /// Room for one reduction over a cluster; each has its own, as no block may be overtaken.

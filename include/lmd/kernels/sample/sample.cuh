@@ -172,17 +172,52 @@ class RowSampler {
     return min(max(static_cast<int>(floorf(logit_place(x))), 0), kMassBins - 1);
   }
 
+  /// Sets the bin of the top_k-th best of the threads' best logits, if it is among the 256 bins from the
+  /// best token's on. One warp's work: reading all bins of all blocks takes the cluster's memory 1.5 us.
+  __device__ void find_limit() {
+    constexpr int kEach = 8;    // bins of a lane
+    constexpr int kAtOnce = 4;  // blocks whose answers are waited for together
+    const int begin = min(logit_bin(max_), kMassBins - kWarp * kEach) / 4 * 4 + kEach * t_;
+    std::uint32_t counts[kEach] = {};
+    for (int first = 0; first < slice_.size; first += kAtOnce) {
+      uint4 words[kAtOnce][2] = {};
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        if (first + u >= slice_.size) continue;
+        const auto* there =
+            reinterpret_cast<const uint4*>(in_block(&s_.bins.count[begin], first + u));
+        words[u][0] = there[0];
+        words[u][1] = there[1];
+      }
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          counts[4 * half] += words[u][half].x;
+          counts[4 * half + 1] += words[u][half].y;
+          counts[4 * half + 2] += words[u][half].z;
+          counts[4 * half + 3] += words[u][half].w;
+        }
+      }
+    }
+    std::uint32_t sum = 0;
+#pragma unroll
+    for (int c = 0; c < kEach; ++c)
+      sum += counts[c];
+    const auto needed = static_cast<std::uint32_t>(s_.row.top_k);
+    std::uint32_t total = 0;
+    std::uint32_t before = lanes_before(sum, &total);
+#pragma unroll
+    for (int c = 0; c < kEach; ++c) {
+      if (before < needed && needed <= before + counts[c]) s_.limit = begin + c;
+      before += counts[c];
+    }
+  }
+
   /// Lists the top_k best and some more, and draws. The top_k-th best of the threads' best logits has
   /// at least top_k logits at or above it. False where too many lie that close together.
   __device__ bool draw_of_few(const Weights& weights) {
-    MassPair bins;
-    std::uint64_t counts[2] = {};
-    gather_words(s_.bins.count, slice_.size, counts);
-    bins.count[0] = static_cast<std::uint32_t>(counts[0]);
-    bins.count[1] = static_cast<std::uint32_t>(counts[1]);
-    prefix_counts(bins, s_.room);
-    const int place = Target{static_cast<std::uint64_t>(s_.row.top_k), true}.place_in(bins);
-    if (place >= 0) s_.limit = 2 * t_ + place;
+    if (t_ < kWarp) find_limit();
     __syncthreads();
     // Those at -inf never come: they have no mass.
     const float limit = s_.limit == kMassBins - 1 ? INFINITY : static_cast<float>(s_.limit + 1);
@@ -203,22 +238,53 @@ class RowSampler {
   }
 
   __device__ void draw_of_list(int n, const Weights& weights) {
+    constexpr int kEach = 4;  // keys of a lane: few keys are one warp's work, without barriers
     sort_keys(s_.list, n);
-    MassPair p = list_masses(s_.list, min(n, s_.row.top_k), weights, s_.room);
-    const std::uint64_t limit = units_of(s_.row.top_p, p.total, false);
-    std::uint64_t before = p.mass_before;
-#pragma unroll
-    for (int c = 0; c < 2; ++c) {
-      const std::uint64_t mass = p.mass[c];
-      const bool is_kept = before < limit && mass > 0 &&
-                           weights.of(key_logit(s_.list.keys[2 * t_ + c])) >= s_.row.min_p;
-      if (!is_kept) p.mass[c] = 0;
-      before += mass;
+    const int n_kept = min(n, s_.row.top_k);
+    if (n_kept <= kEach * kWarp) {
+      if (t_ >= kWarp) return;
+      draw_of_sorted<kEach>(n_kept, weights, [](std::uint64_t x, std::uint64_t* total) {
+        return lanes_before(x, total);
+      });
+    } else {
+      draw_of_sorted<2>(n_kept, weights, [&](std::uint64_t x, std::uint64_t* total) {
+        return sum_before(x, s_.room.mass, total);
+      });
     }
-    prefix_masses(p, s_.room);
-    const Target drawn{units_of(draw(), p.total, true), false};
-    const int place = drawn.place_in(p);
-    if (place >= 0) put(s_.list.keys[2 * t_ + place], log_sum_);
+  }
+
+  /// Each thread has `Each` keys of the list, and `sum_before` adds over those that take part.
+  template <int Each, class SumBefore>
+  __device__ void draw_of_sorted(int n, const Weights& weights, SumBefore&& sum_before_thread) {
+    const std::uint64_t* keys = &s_.list.keys[Each * t_];
+    std::uint64_t masses[Each] = {};
+    float weight[Each] = {};
+    std::uint64_t sum = 0;
+#pragma unroll
+    for (int c = 0; c < Each; ++c) {
+      if (Each * t_ + c >= n) continue;
+      weight[c] = weights.of(key_logit(keys[c]));
+      masses[c] = Weights::mass(weight[c]);
+      sum += masses[c];
+    }
+    std::uint64_t total = 0;
+    std::uint64_t before = sum_before_thread(sum, &total);
+    const std::uint64_t limit = units_of(s_.row.top_p, total, false);
+    sum = 0;
+#pragma unroll
+    for (int c = 0; c < Each; ++c) {
+      const std::uint64_t mass = masses[c];
+      if (before >= limit || weight[c] < s_.row.min_p) masses[c] = 0;
+      before += mass;
+      sum += masses[c];
+    }
+    before = sum_before_thread(sum, &total);
+    const std::uint64_t needed = units_of(draw(), total, true);
+#pragma unroll
+    for (int c = 0; c < Each; ++c) {
+      if (before < needed && needed <= before + masses[c]) put(keys[c], log_sum_);
+      before += masses[c];
+    }
   }
 
   [[nodiscard]] __device__ double draw() const {

@@ -33,7 +33,7 @@ struct Weights {
 
 /// Counts and masses of bins in shared memory. A 64-bit mass is two words with a carry: additions to
 /// words are one instruction, those to pairs of words a loop that contention makes slow.
-struct MassBins {
+struct alignas(16) MassBins {
   std::uint32_t low[kMassBins];
   std::uint32_t high[kMassBins];
   std::uint32_t count[kMassBins];
@@ -64,21 +64,29 @@ struct PrefixRoom {
   std::uint32_t count[kSampleWarps];
 };
 
+/// What the lanes before this one have, and the sum of the warp.
+template <class T>
+__device__ __forceinline__ T lanes_before(T x, T* total) {
+  T sum = x;
+#pragma unroll
+  for (int step = 1; step < kWarp; step *= 2) {
+    const T more = __shfl_up_sync(0xffffffffu, sum, step);
+    if (static_cast<int>(threadIdx.x) % kWarp >= step) sum += more;
+  }
+  *total = __shfl_sync(0xffffffffu, sum, kWarp - 1);
+  return sum - x;
+}
+
 /// What the threads before this one have, and the sum of all; `of_warp` [kSampleWarps] is shared
 /// memory. Barriers of the block.
 template <class T>
 __device__ __forceinline__ T sum_before(T x, T (&of_warp)[kSampleWarps], T* total) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  T sum = x;
-#pragma unroll
-  for (int step = 1; step < kWarp; step *= 2) {
-    const T more = __shfl_up_sync(0xffffffffu, sum, step);
-    if (lane >= step) sum += more;
-  }
-  if (lane == kWarp - 1) of_warp[warp] = sum;
+  T of_lanes = 0;
+  T before = lanes_before(x, &of_lanes);
+  if (lane == 0) of_warp[warp] = of_lanes;
   __syncthreads();
-  T before = sum - x;
   *total = 0;
 #pragma unroll
   for (int w = 0; w < kSampleWarps; ++w) {

@@ -141,10 +141,23 @@ struct CodeTable {
 inline CodeTable make_table(float scale, float offset) {
   return {set1(scale), set1(offset)};
 }
-/// kLanes bytes: the table's numbers for their low nibbles and for their high nibbles.
-inline Pair look_up_nibbles(const CodeTable& t, const std::uint8_t* p) {
-  const Pair codes = load_nibbles(p);
-  return {fma(t.scale, codes.low, t.offset), fma(t.scale, codes.high, t.offset)};
+/// kLanes bytes, one per lane.
+struct Bytes {
+  std::uint8_t lane[kLanes];
+};
+inline Bytes load_bytes(const std::uint8_t* p) {
+  Bytes bytes;
+  std::memcpy(bytes.lane, p, kLanes);
+  return bytes;
+}
+/// The table's numbers for the low, or the high, nibbles.
+inline Vec look_up_low(const CodeTable& t, const Bytes& bytes) {
+  return fma(t.scale, generate([&](int i) { return static_cast<float>(bytes.lane[i] & 15); }),
+             t.offset);
+}
+inline Vec look_up_high(const CodeTable& t, const Bytes& bytes) {
+  return fma(t.scale, generate([&](int i) { return static_cast<float>(bytes.lane[i] >> 4); }),
+             t.offset);
 }
 
 }  // namespace lmd::simd::scalar
@@ -263,9 +276,16 @@ struct CodeTable {
 inline CodeTable make_table(float scale, float offset) {
   return {set1(scale), set1(offset)};
 }
-inline Pair look_up_nibbles(const CodeTable& t, const std::uint8_t* p) {
-  const Pair codes = load_nibbles(p);
-  return {fma(t.scale, codes.low, t.offset), fma(t.scale, codes.high, t.offset)};
+using Bytes = __m256i;
+inline Bytes load_bytes(const std::uint8_t* p) {
+  return _mm256_cvtepu8_epi32(load_8_bytes(p));
+}
+inline Vec look_up_low(const CodeTable& t, Bytes bytes) {
+  const __m256i codes = _mm256_and_si256(bytes, _mm256_set1_epi32(15));
+  return fma(t.scale, _mm256_cvtepi32_ps(codes), t.offset);
+}
+inline Vec look_up_high(const CodeTable& t, Bytes bytes) {
+  return fma(t.scale, _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4)), t.offset);
 }
 
 }  // namespace lmd::simd::avx2
@@ -384,10 +404,15 @@ inline CodeTable make_table(float scale, float offset) {
   const Vec codes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   return {fma(set1(scale), codes, set1(offset))};
 }
-inline Pair look_up_nibbles(const CodeTable& t, const std::uint8_t* p) {
-  const __m512i bytes = _mm512_cvtepu8_epi32(load_16_bytes(p));  // vpermps reads the low 4 bits
-  return {_mm512_permutexvar_ps(bytes, t.numbers),
-          _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), t.numbers)};
+using Bytes = __m512i;
+inline Bytes load_bytes(const std::uint8_t* p) {
+  return _mm512_cvtepu8_epi32(load_16_bytes(p));
+}
+inline Vec look_up_low(const CodeTable& t, Bytes bytes) {
+  return _mm512_permutexvar_ps(bytes, t.numbers);  // reads the low 4 bits of a lane
+}
+inline Vec look_up_high(const CodeTable& t, Bytes bytes) {
+  return _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), t.numbers);
 }
 
 }  // namespace lmd::simd::avx512

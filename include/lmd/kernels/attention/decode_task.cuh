@@ -61,8 +61,7 @@ struct DecodeTask {
 struct TaskSource {
   const std::uint8_t* keys = nullptr;
   const std::uint8_t* values = nullptr;
-  int part = -1;     ///< of a sealed page; -1 for a quarter of an open page
-  int quarter = -1;  ///< of an open page
+  int part = -1;  ///< of a sealed page; -1 for a quarter of an open page
 };
 
 /// Tasks of one KV head of a sequence whose query is at `position`.
@@ -137,9 +136,9 @@ locate(const DecodeStepArgs<T>& args, const SequenceChunk* chunks, const int* pr
     from.values = unit + Unit::kValuesAt;
     from.part = r % Task::kParts;
   } else {
-    from.quarter = r - sealed;
+    const int quarter = r - sealed;
     const std::int64_t at = args.open_at + std::int64_t{kvh} * cache::kPageTokens * Task::kDim +
-                            std::int64_t{from.quarter} * 16 * Task::kDim;
+                            std::int64_t{quarter} * 16 * Task::kDim;
     from.keys = reinterpret_cast<const std::uint8_t*>(chunk.open_keys + at);
     from.values = reinterpret_cast<const std::uint8_t*>(chunk.open_values + at);
   }

@@ -29,9 +29,10 @@ LMD_HD int up_row(int i) {
 /// Plain data, the same for every backend and every policy. T is the type of activations.
 template <Activation T>
 struct BasicLinearArgs {
-  T* y = nullptr;                        ///< [m, n], rows y_stride apart
-  const T* x = nullptr;                  ///< [m, k], rows x_stride apart
-  const std::uint8_t* codes = nullptr;   ///< [n, k] codes in the policy's order
+  T* y = nullptr;                       ///< [m, n], rows y_stride apart
+  float* y_f32 = nullptr;               ///< kStore writes here, unrounded, instead: logits; or null
+  const T* x = nullptr;                 ///< [m, k], rows x_stride apart
+  const std::uint8_t* codes = nullptr;  ///< [n, k] codes in the policy's order
   const std::uint8_t* params = nullptr;  ///< [n, k / group] of the format's Params
   const float* bias = nullptr;           ///< [n] or null
   int m = 0;                             ///< tokens
@@ -81,6 +82,11 @@ void linear(Host, const BasicLinearArgs<typename P::Act>& a) {
         acc += x[l] * w.weight(j, l);
       return a.bias == nullptr ? acc : acc + a.bias[j];
     };
+    if (a.y_f32 != nullptr && a.epilogue == LinearEpilogue::kStore) {
+      for (int j = 0; j < a.n; ++j)
+        a.y_f32[i * a.y_stride + j] = product(j);
+      continue;
+    }
     T* y = a.y + i * a.y_stride;
     if (a.epilogue == LinearEpilogue::kSiluMul) {
       for (int j = 0; j < a.n / 2; ++j) {

@@ -167,7 +167,7 @@ __device__ __forceinline__ void store_tiles(const BasicLinearArgs<typename S::T>
     if (token >= a.m || (is_gated && row >= 8)) continue;
     const int j = tile * (is_gated ? 8 : 16) + row;
     if (j >= n_out) continue;
-    T* y = a.y + token * a.y_stride + j;
+    const std::int64_t to = token * a.y_stride + j;
     float p = total(i);
     if (is_gated) {
       float up = total(i + 8 * Tokens);
@@ -178,9 +178,13 @@ __device__ __forceinline__ void store_tiles(const BasicLinearArgs<typename S::T>
       p = p / (1.0f + __expf(-p)) * up;
     } else {
       if (a.bias != nullptr) p += a.bias[j];
-      if (a.epilogue == LinearEpilogue::kAdd) p += to_float(*y);
+      if (a.epilogue == LinearEpilogue::kAdd) p += to_float(a.y[to]);
     }
-    *y = from_float<T>(p);
+    if (a.y_f32 != nullptr) {
+      a.y_f32[to] = p;
+    } else {
+      a.y[to] = from_float<T>(p);
+    }
   }
 }
 
@@ -227,7 +231,7 @@ struct WeightRing {
     }
   }
   /// Waits for the oldest copy.
-  [[nodiscard]] __device__ const __forceinline__ std::uint8_t* wait() const {
+  [[nodiscard]] const __device__ __forceinline__ std::uint8_t* wait() const {
     wait_barrier(barriers + stage * 8, parity);
     return ring + stage * S::kStageBytes;
   }
@@ -383,7 +387,8 @@ template <LinearPolicy P>
   for (int i = 0; i < a.m; i += step) {
     BasicLinearArgs<typename P::Act> part = a;
     part.x += i * a.x_stride;
-    part.y += i * a.y_stride;
+    if (a.y_f32 != nullptr) part.y_f32 += i * a.y_stride;
+    if (a.y != nullptr) part.y += i * a.y_stride;
     part.m = std::min(step, a.m - i);
     LMD_CUDA_RETURN_IF_ERROR(
         part.m == 1 ? (detail::launch_skinny<P, 1, detail::one_token_tuning>(ctx, part, sms))

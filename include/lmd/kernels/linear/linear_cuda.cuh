@@ -1,0 +1,49 @@
+/// \file  Linear layer on Cuda for any number of tokens: what a model calls.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/kernels/linear/skinny.cuh>
+#include <lmd/kernels/linear/tile.cuh>
+#include <lmd/kernels/linear/wide.cuh>
+
+namespace lmd::kernels {
+
+/// Up to which number of tokens a kernel is used. To be measured; until then as the kernels' own
+/// tiles suggest.
+inline constexpr int kSkinnyLinearTokens = 8;
+inline constexpr int kTileLinearTokens = 128;
+
+/// y = epilogue(norm(x) w^T + bias) by one kernel for every m, whose sums do not depend on m: a token
+/// has the same bits alone and in any batch. For few tokens it is slower than `linear`, for many
+/// much slower.
+///
+/// Shapes, errors, stream, oracle:  as `linear`.
+template <LinearPolicy P>
+[[nodiscard]] cudaError_t batch_invariant_linear(Cuda ctx,
+                                                 const BasicLinearArgs<typename P::Act>& args,
+                                                 const LinearWorkspace& workspace) {
+  BasicLinearArgs<typename P::Act> a = args;
+  LMD_CUDA_RETURN_IF_ERROR(detail::normalise_input(ctx, a, workspace));
+  return tile_linear<P>(ctx, a, workspace);
+}
+
+/// y = epilogue(norm(x) w^T + bias) by the kernel that suits m.
+///
+/// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x, norm_weight and codes 16-byte
+///          aligned. With kSiluMul n is a multiple of 16; with norm_weight x_stride is k. The
+///          workspace is large enough for m, n and k: tile_part_elements, tile_counters,
+///          linear_scratch_bytes.
+/// Errors:  cudaErrorInvalidValue when a shape is not one of these.
+/// Stream:  queued on ctx.stream; inputs must live until it has run.
+/// Oracle:  linear(Host, ...)
+template <LinearPolicy P>
+[[nodiscard]] cudaError_t linear(Cuda ctx,
+                                 const BasicLinearArgs<typename P::Act>& args,
+                                 const LinearWorkspace& workspace) {
+  if (args.m <= kSkinnyLinearTokens) return skinny_linear<P>(ctx, args);
+  const bool is_rounded = args.y_f32 == nullptr;
+  if (args.m > kTileLinearTokens && is_rounded) return wide_linear<P>(ctx, args, workspace);
+  return batch_invariant_linear<P>(ctx, args, workspace);
+}
+
+}  // namespace lmd::kernels

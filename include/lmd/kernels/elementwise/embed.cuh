@@ -14,14 +14,24 @@ namespace detail {
 
 inline constexpr int kEmbedThreads = 256;
 
+/// Whether rows of the table are numbers of 16 bits side by side.
+template <LinearPolicy P>
+inline constexpr bool kHasPlainRows = false;
+template <LinearPolicy P>
+  requires requires {
+    typename P::Order;
+  }
+inline constexpr bool kHasPlainRows<P> =
+    std::same_as<typename P::Weights, quant::RowWeights<typename P::Format, typename P::Order>> &&
+    (std::same_as<typename P::Format, quant::WeightHalf> ||
+     std::same_as<typename P::Format, quant::WeightBFloat16>);
+
 /// Elements [l, l + kPack) of row j of the table, 0 beyond k.
 template <LinearPolicy P, Activation T>
 __device__ __forceinline__ Pack<T> table_pack(const BasicEmbedArgs<T>& a, int j, int l) {
   using Format = typename P::Format;
-  if constexpr (std::same_as<typename P::Weights, quant::RowWeights<Format, typename P::Order>> &&
-                (std::same_as<Format, quant::WeightHalf> ||
-                 std::same_as<Format, quant::WeightBFloat16>)&&sizeof(T) == 2) {
-    // Rows of 16-bit numbers side by side: 16 bytes at a time.
+  if constexpr (kHasPlainRows<P> && sizeof(T) == 2) {
+    // 16 bytes at a time.
     using Stored = std::conditional_t<std::same_as<Format, quant::WeightHalf>, Half, BFloat16>;
     const auto* table = reinterpret_cast<const Stored*>(a.codes);
     const Pack<Stored> stored = load_pack(table + std::int64_t{j} * a.k + l, a.k - l,

@@ -2,17 +2,49 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/core/device_buffer.cuh>
 #include <lmd/kernels/linear/tile.cuh>
+#include <lmd/kernels/linear/warpgroup.cuh>
 
 #include <cstring>
 
 #include "gpu.cuh"
 #include "kernels/linear/linear_case.hpp"
+#include "oracle/skip.hpp"
 #include <doctest/doctest.h>
 
 using namespace lmd;
 using namespace lmd::kernels;
 
 namespace {
+
+/// The two ways to multiply some tokens by weights that are read once.
+struct TileLayer {
+  static constexpr bool kRoundsWeights = false;
+  template <LinearPolicy P>
+  static cudaError_t run(Cuda ctx,
+                         const BasicLinearArgs<typename P::Act>& a,
+                         const LinearWorkspace& workspace) {
+    return tile_linear<P>(ctx, a, workspace);
+  }
+};
+struct WarpgroupLayer {
+  static constexpr bool kRoundsWeights = true;
+  template <LinearPolicy P>
+  static cudaError_t run(Cuda ctx,
+                         const BasicLinearArgs<typename P::Act>& a,
+                         const LinearWorkspace& workspace) {
+    return warpgroup_linear<P>(ctx, a, workspace);
+  }
+};
+
+/// Whether the layer can run here; says so where it cannot.
+template <class Layer>
+bool has_layer() {
+  if (!has_gpu()) return false;
+  using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
+  const bool is_there = !Layer::kRoundsWeights || has_warpgroup_linear<P>();
+  if (!is_there) test::skip("products of warp groups", "built for another architecture");
+  return is_there;
+}
 
 struct Case {
   int m, n, k;
@@ -21,7 +53,7 @@ struct Case {
 };
 
 /// Compares every output; what lies between rows must be untouched.
-template <class W, class T>
+template <class Layer, class W, class T>
 void count_wrong(const Case& c,
                  const RandomRows<W>& weights,
                  const BasicLinearArgs<T>& a,
@@ -53,7 +85,8 @@ void count_wrong(const Case& c,
       } else {
         size = magnitude<W>(weights.rows(), j, row);
       }
-      const double bound = small + size * sum_error(c.k);
+      const double rounding = Layer::kRoundsWeights && W::kGroupSize > 0 ? kUlp<T> : 0.0;
+      const double bound = small + size * (sum_error(c.k) + rounding);
       if (!(std::abs(f - e) <= bound)) {
         if (++wrong <= 3) MESSAGE("row ", i, " feature ", j, ": ", f, " for ", e, " +- ", bound);
       }
@@ -69,17 +102,23 @@ struct Workspace {
   std::int64_t n_counters;
   DeviceBuffer<float> parts;
   DeviceBuffer<int> counters;
+  DeviceBuffer<std::uint8_t> scratch;  // exactly what arranged activations take
 
-  Workspace(int sms, int n)
+  Workspace(int sms, int n, int k)
       : n_parts(tile_part_elements(sms)),
         n_counters(tile_counters(n)),
         parts(n_parts + kGuard),
-        counters(n_counters + kGuard) {
+        counters(n_counters + kGuard),
+        scratch(arranged_bytes(kTileTokens, k)) {
+    scratch.fill_bytes(0xff);
     parts.fill_bytes(0xff);  // not a number: a part that is read must have been written
     counters.fill_bytes(0);
   }
   [[nodiscard]] LinearWorkspace view() {
-    return {.parts = parts.data(), .counters = counters.data()};
+    return {.parts = parts.data(),
+            .counters = counters.data(),
+            .scratch = scratch.data(),
+            .scratch_bytes = scratch.size()};
   }
   void check() const {
     std::vector<int> counts(counters.size());
@@ -97,7 +136,7 @@ struct Workspace {
 };
 
 /// Runs the case on Host and twice on Cuda, over the same bytes, and compares.
-template <class W, class T>
+template <class Layer, class W, class T>
 void compare(const Case& c, unsigned seed) {
   CAPTURE(W::kName);
   CAPTURE(c.m);
@@ -145,7 +184,7 @@ void compare(const Case& c, unsigned seed) {
   device_bias.copy_from(bias);
   Cuda ctx;
   LMD_CUDA_TRY(multiprocessors(ctx, &ctx.multiprocessors));
-  Workspace workspace(ctx.multiprocessors, c.n);
+  Workspace workspace(ctx.multiprocessors, c.n, c.k);
   BasicLinearArgs<T> d = a;
   d.y = device_y.data();
   d.x = device_x.data();
@@ -154,35 +193,38 @@ void compare(const Case& c, unsigned seed) {
   std::vector<T> found[2] = {std::vector<T>(y.size()), std::vector<T>(y.size())};
   for (auto& out : found) {
     device_y.copy_from(y);
-    REQUIRE(tile_linear<P>(ctx, d, workspace.view()) == cudaSuccess);
+    REQUIRE(Layer::template run<P>(ctx, d, workspace.view()) == cudaSuccess);
     device_y.copy_to(out);
   }
   CHECK(std::memcmp(found[0].data(), found[1].data(), y.size() * sizeof(T)) == 0);
   workspace.check();
-  count_wrong<W, T>(c, weights, a, y, expected, found[0]);
+  count_wrong<Layer, W, T>(c, weights, a, y, expected, found[0]);
 }
 
-template <class W, class T>
+template <class Layer, class W, class T>
 void compare_all() {
   constexpr int kChunk = quant::FragmentWeights<W>::kChunkColumns;
   unsigned seed = 1;
   for (const int m : {1, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100})
-    compare<W, T>({.m = m, .n = 264, .k = kChunk * 3}, seed++);
+    compare<Layer, W, T>({.m = m, .n = 264, .k = kChunk * 3}, seed++);
   for (const int n : {1, 15, 16, 17, 255, 256, 257})
-    compare<W, T>({.m = 17, .n = n, .k = kChunk}, seed++);
+    compare<Layer, W, T>({.m = 17, .n = n, .k = kChunk}, seed++);
   for (const int chunks : {3, 9, 17, 33})  // several blocks share a tile
-    compare<W, T>({.m = 33, .n = 300, .k = kChunk * chunks}, seed++);
-  compare<W, T>({.m = 9, .n = 40 * 256 + 16, .k = kChunk * 15}, seed++);  // whole tiles in a run
+    compare<Layer, W, T>({.m = 33, .n = 300, .k = kChunk * chunks}, seed++);
+  compare<Layer, W, T>({.m = 9, .n = 40 * 256 + 16, .k = kChunk * 15},
+                       seed++);  // whole tiles in a run
   for (const int m : {5, 20, 64}) {
-    compare<W, T>({.m = m, .n = 96, .k = 1024, .has_bias = true}, seed++);
-    compare<W, T>({.m = m, .n = 96, .k = 1024, .epilogue = LinearEpilogue::kAdd}, seed++);
-    compare<W, T>(
+    compare<Layer, W, T>({.m = m, .n = 96, .k = 1024, .has_bias = true}, seed++);
+    compare<Layer, W, T>({.m = m, .n = 96, .k = 1024, .epilogue = LinearEpilogue::kAdd}, seed++);
+    compare<Layer, W, T>(
         {.m = m, .n = 272, .k = 1024, .epilogue = LinearEpilogue::kSiluMul, .has_bias = true},
         seed++);
-    compare<W, T>({.m = m, .n = 528, .k = kChunk, .epilogue = LinearEpilogue::kSiluMul}, seed++);
+    compare<Layer, W, T>({.m = m, .n = 528, .k = kChunk, .epilogue = LinearEpilogue::kSiluMul},
+                         seed++);
   }
-  if (W::kGroupSize == 32) compare<W, T>({.m = 19, .n = 33, .k = 96}, seed++);  // a padded chunk
-  if (W::kGroupSize == 0) compare<W, T>({.m = 19, .n = 33, .k = 1032}, seed++);
+  if (W::kGroupSize == 32)
+    compare<Layer, W, T>({.m = 19, .n = 33, .k = 96}, seed++);  // a padded chunk
+  if (W::kGroupSize == 0) compare<Layer, W, T>({.m = 19, .n = 33, .k = 1032}, seed++);
 }
 
 }  // namespace
@@ -195,8 +237,27 @@ TEST_CASE_TEMPLATE("tile linear on Cuda is Host's, Half activations",
                    quant::WeightInt4<128>,
                    quant::WeightAffine4<32>,
                    quant::WeightInt8<32>) {
-  if (!has_gpu()) return;
-  compare_all<W, Half>();
+  if (has_layer<TileLayer>()) compare_all<TileLayer, W, Half>();
+}
+
+TEST_CASE_TEMPLATE("warp group linear on Cuda is Host's, Half activations",
+                   W,
+                   quant::WeightHalf,
+                   quant::WeightInt4<32>,
+                   quant::WeightInt4<64>,
+                   quant::WeightInt4<128>,
+                   quant::WeightAffine4<32>,
+                   quant::WeightInt8<32>) {
+  if (has_layer<WarpgroupLayer>()) compare_all<WarpgroupLayer, W, Half>();
+}
+
+TEST_CASE_TEMPLATE("warp group linear on Cuda is Host's, BFloat16 activations",
+                   W,
+                   quant::WeightBFloat16,
+                   quant::WeightInt4<128>,
+                   quant::WeightAffine4<32>,
+                   quant::WeightInt8<32>) {
+  if (has_layer<WarpgroupLayer>()) compare_all<WarpgroupLayer, W, BFloat16>();
 }
 
 TEST_CASE_TEMPLATE("tile linear on Cuda is Host's, BFloat16 activations",
@@ -207,19 +268,21 @@ TEST_CASE_TEMPLATE("tile linear on Cuda is Host's, BFloat16 activations",
                    quant::WeightInt4<128>,
                    quant::WeightAffine4<32>,
                    quant::WeightInt8<32>) {
-  if (!has_gpu()) return;
-  compare_all<W, BFloat16>();
+  if (has_layer<TileLayer>()) compare_all<TileLayer, W, BFloat16>();
 }
 
-TEST_CASE("tile linear on Cuda: long sums, many blocks for each tile") {
-  if (!has_gpu()) return;
+TEST_CASE_TEMPLATE("long sums, many blocks for each tile", Layer, TileLayer, WarpgroupLayer) {
+  if (!has_layer<Layer>()) return;
   using W = quant::WeightInt4<128>;
-  compare<W, Half>({.m = 64, .n = 512, .k = 14336}, 1);
-  compare<W, Half>({.m = 16, .n = 4096, .k = 4096, .epilogue = LinearEpilogue::kAdd}, 2);
+  compare<Layer, W, Half>({.m = 64, .n = 512, .k = 14336}, 1);
+  compare<Layer, W, Half>({.m = 16, .n = 4096, .k = 4096, .epilogue = LinearEpilogue::kAdd}, 2);
 }
 
-TEST_CASE("tile linear on Cuda: unrounded outputs are those that are rounded elsewhere") {
-  if (!has_gpu()) return;
+TEST_CASE_TEMPLATE("unrounded outputs are those that are rounded elsewhere",
+                   Layer,
+                   TileLayer,
+                   WarpgroupLayer) {
+  if (!has_layer<Layer>()) return;
   using W = quant::WeightInt4<128>;
   constexpr int kM = 70;
   constexpr int kN = 300;
@@ -238,7 +301,7 @@ TEST_CASE("tile linear on Cuda: unrounded outputs are those that are rounded els
   device_stream.copy_from(stream);
   Cuda ctx;
   LMD_CUDA_TRY(multiprocessors(ctx, &ctx.multiprocessors));
-  Workspace workspace(ctx.multiprocessors, kN);
+  Workspace workspace(ctx.multiprocessors, kN, kK);
   BasicLinearArgs<Half> a{.y = device_y.data(),
                           .x = device_x.data(),
                           .codes = device_stream.data(),
@@ -248,10 +311,10 @@ TEST_CASE("tile linear on Cuda: unrounded outputs are those that are rounded els
                           .x_stride = kK,
                           .y_stride = kN};
   using P = FragmentPolicy<W, Half>;
-  REQUIRE(tile_linear<P>(ctx, a, workspace.view()) == cudaSuccess);
+  REQUIRE(Layer::template run<P>(ctx, a, workspace.view()) == cudaSuccess);
   a.y = nullptr;
   a.y_f32 = device_y_f32.data();
-  REQUIRE(tile_linear<P>(ctx, a, workspace.view()) == cudaSuccess);
+  REQUIRE(Layer::template run<P>(ctx, a, workspace.view()) == cudaSuccess);
   std::vector<Half> rounded(kM * kN);
   std::vector<float> unrounded(kM * kN);
   device_y.copy_to(rounded);
@@ -260,6 +323,51 @@ TEST_CASE("tile linear on Cuda: unrounded outputs are those that are rounded els
   for (std::size_t i = 0; i < rounded.size(); ++i)
     wrong += to_half(unrounded[i]).bits != rounded[i].bits;
   CHECK(wrong == 0);
+}
+
+TEST_CASE_TEMPLATE("a token's sums are the same bits in any batch",
+                   Layer,
+                   TileLayer,
+                   WarpgroupLayer) {
+  if (!has_layer<Layer>()) return;
+  using W = quant::WeightInt4<128>;
+  using P = FragmentPolicy<W, Half>;
+  constexpr int kM = 100;
+  constexpr int kN = 528;
+  constexpr int kK = 2560;
+  std::mt19937 rng(3);
+  std::normal_distribution<float> normal;
+  const std::vector<std::uint8_t> stream = RandomRows<W>(kN, kK, rng).fragments();
+  std::vector<Half> x(kM * kK);
+  for (auto& v : x)
+    v = to_half(normal(rng));
+  DeviceBuffer<Half> device_x(x.size());
+  DeviceBuffer<float> device_y(kM * kN);
+  DeviceBuffer<std::uint8_t> device_stream(stream.size());
+  device_x.copy_from(x);
+  device_stream.copy_from(stream);
+  Cuda ctx;
+  LMD_CUDA_TRY(multiprocessors(ctx, &ctx.multiprocessors));
+  Workspace workspace(ctx.multiprocessors, kN, kK);
+  std::vector<float> all(kM * kN);
+  for (const int m : {kM, 64, 33, 17, 9, 8, 1}) {
+    CAPTURE(m);
+    device_y.fill_bytes(0xff);
+    REQUIRE(Layer::template run<P>(ctx,
+                                   {.y_f32 = device_y.data(),
+                                    .x = device_x.data(),
+                                    .codes = device_stream.data(),
+                                    .m = m,
+                                    .n = kN,
+                                    .k = kK,
+                                    .x_stride = kK,
+                                    .y_stride = kN},
+                                   workspace.view()) == cudaSuccess);
+    std::vector<float> found(kM * kN);
+    device_y.copy_to(found);
+    if (m == kM) all = found;
+    CHECK(std::memcmp(found.data(), all.data(), std::size_t(m) * kN * sizeof(float)) == 0);
+  }
 }
 
 TEST_CASE("tile linear refuses shapes it cannot read") {

@@ -4,6 +4,7 @@
 
 #include <lmd/kernels/linear/skinny.cuh>
 #include <lmd/kernels/linear/tile.cuh>
+#include <lmd/kernels/linear/warpgroup.cuh>
 #include <lmd/kernels/linear/wide.cuh>
 
 namespace lmd::kernels {
@@ -23,6 +24,7 @@ template <LinearPolicy P>
                                                  const BasicLinearArgs<typename P::Act>& args,
                                                  const LinearWorkspace& workspace) {
   BasicLinearArgs<typename P::Act> a = args;
+  if (has_warpgroup_linear<P>()) return warpgroup_linear<P>(ctx, a, workspace);
   LMD_CUDA_RETURN_IF_ERROR(detail::normalise_input(ctx, a, workspace));
   return tile_linear<P>(ctx, a, workspace);
 }

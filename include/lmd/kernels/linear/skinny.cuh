@@ -18,6 +18,7 @@ struct SkinnyTuning {
   int stages = 4;          ///< copies in flight for each warp
   int stage_bytes = 1088;  ///< about; whole chunks
   int blocks_per_sm = 1;
+  int resident_blocks = 2;  ///< registers are held to what so many on a multiprocessor leave
 };
 
 namespace detail {
@@ -148,6 +149,7 @@ __device__ __forceinline__ void multiply_chunk(float (&acc)[4],
 template <class S, int Tokens>
 __device__ __forceinline__ void store_tiles(const BasicLinearArgs<typename S::T>& a,
                                             const float* sums,
+                                            const float* squares,
                                             int first_tile,
                                             int tiles) {
   using T = typename S::T;
@@ -168,9 +170,10 @@ __device__ __forceinline__ void store_tiles(const BasicLinearArgs<typename S::T>
     const int j = tile * (is_gated ? 8 : 16) + row;
     if (j >= n_out) continue;
     const std::int64_t to = token * a.y_stride + j;
-    float p = total(i);
+    const float factor = a.norm_weight == nullptr ? 1.0f : norm_factor<S>(a, squares, token);
+    float p = total(i) * factor;
     if (is_gated) {
-      float up = total(i + 8 * Tokens);
+      float up = total(i + 8 * Tokens) * factor;
       if (a.bias != nullptr) {
         p += a.bias[gate_row(j)];
         up += a.bias[up_row(j)];
@@ -259,7 +262,7 @@ __device__ __forceinline__ void keep_sums(const float (&acc)[4], float* to, int 
 }
 
 template <class S, int Tokens>
-__global__ void __launch_bounds__(S::kThreads, 2)
+__global__ void __launch_bounds__(S::kThreads, S::kTuning.resident_blocks)
     skinny_linear_kernel(const __grid_constant__ BasicLinearArgs<typename S::T> a) {
   using F = typename S::F;
   extern __shared__ __align__(128) std::uint8_t shared[];
@@ -300,7 +303,8 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 
   auto* xs = reinterpret_cast<std::uint16_t*>(shared + at.x);
   auto* x_sums = reinterpret_cast<float*>(shared + at.x_sums);
-  slice_of_x.stage(padded_k, xs, x_sums, reinterpret_cast<float*>(shared + at.squares));
+  auto* squares = reinterpret_cast<float*>(shared + at.squares);
+  slice_of_x.stage(padded_k, xs, x_sums, squares);
   __syncwarp();
   // Lanes without a token read the last one; their columns of the product are not used.
   xs += Tokens == 1 ? 0 : std::int64_t{min(lane / 4, a.m - 1)} * (padded_k + S::kRowPad);
@@ -326,7 +330,7 @@ __global__ void __launch_bounds__(S::kThreads, 2)
       keep_sums<Tokens>(acc, pass_sums + warp * kPassSums + tile * S::kTileSums, lane);
     }
     __syncthreads();
-    store_tiles<S, Tokens>(a, pass_sums, first_tile + done, pass);
+    store_tiles<S, Tokens>(a, pass_sums, squares, first_tile + done, pass);
   }
 }
 

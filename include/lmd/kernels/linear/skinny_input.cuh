@@ -33,15 +33,18 @@ struct NormWeights {
   float4 low{}, high{};
 };
 
-/// Eight elements of a row of x, RMS-normalised and rounded.
+/// x times the norm's weights is kept smaller by this, so that no half overflows that x times weight
+/// times the norm's factor would not; what becomes too small for a half is too small to matter.
+inline constexpr float kNormShrink = 0.125f;
+
+/// Eight elements of a row of x times the norm's weights, rounded.
 template <Activation T>
-__device__ __forceinline__ uint4 normalised(uint4 v, float scale, NormWeights w) {
-  float x[8];
-  unpack_8<T>(v, x);
-  return {pack_pair<T>(x[0] * scale * w.low.x, x[1] * scale * w.low.y),
-          pack_pair<T>(x[2] * scale * w.low.z, x[3] * scale * w.low.w),
-          pack_pair<T>(x[4] * scale * w.high.x, x[5] * scale * w.high.y),
-          pack_pair<T>(x[6] * scale * w.high.z, x[7] * scale * w.high.w)};
+__device__ __forceinline__ uint4 weighted(const float (&x)[8], const NormWeights& w) {
+  constexpr float s = kNormShrink;
+  return {pack_pair<T>(x[0] * (w.low.x * s), x[1] * (w.low.y * s)),
+          pack_pair<T>(x[2] * (w.low.z * s), x[3] * (w.low.w * s)),
+          pack_pair<T>(x[4] * (w.high.x * s), x[5] * (w.high.y * s)),
+          pack_pair<T>(x[6] * (w.high.z * s), x[7] * (w.high.w * s))};
 }
 
 /// This warp's slice of x -> shared memory, with the sum of each group (what its zero point is
@@ -93,38 +96,33 @@ struct SliceOfX {
     }
   }
 
+  /// With a norm, squares [token, warp] gets the slice's sum of squares: the norm's factor is the same
+  /// for all of a token's columns, so that outputs are multiplied by it instead (see norm_factor).
   __device__ __forceinline__ void stage(int padded_k,
                                         std::uint16_t* xs,
                                         float* x_sums,
                                         float* squares) {
     const int warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
-    float scale = 0.0f;  // of one token
-    if (a.norm_weight != nullptr) {
-      for_each_piece([&](int token, int piece, const uint4& v) {
-        float x[8];
-        unpack_8<T>(v, x);
-        float sum = 0.0f;
+    const bool has_norm = a.norm_weight != nullptr;
+    const int last_piece = ceil_div(last_column - first_column, 256) - 1;
+    if (has_norm && last_piece < 0 && lane < Tokens) squares[lane * S::kWarps + warp] = 0.0f;
+    float square = 0.0f;  // of this lane's elements of a token
+    for_each_piece([&](int token, int piece, uint4 v) {
+      float x[8];
+      unpack_8<T>(v, x);
+      if (has_norm) {
 #pragma unroll
         for (int e = 0; e < 8; ++e)
-          sum = fmaf(x[e], x[e], sum);
-        sum = sum_over_lanes<32>(sum);
-        float& to = squares[token * S::kWarps + warp];
-        if (lane == 0) to = piece == 0 ? sum : to + sum;
-      });
-      if (first_column == last_column && lane < Tokens) squares[lane * S::kWarps + warp] = 0.0f;
-      __syncthreads();
-    }
-    for_each_piece([&](int token, int piece, uint4 v) {
-      if (a.norm_weight != nullptr) {
-        if (piece == 0) {
-          const float part = lane < S::kWarps ? squares[token * S::kWarps + lane] : 0.0f;
-          scale = rsqrtf(sum_over_lanes<32>(part) / a.k + a.norm_eps);
+          square = fmaf(x[e], x[e], square);
+        if (piece == last_piece) {
+          square = sum_over_lanes<32>(square);
+          if (lane == 0) squares[token * S::kWarps + warp] = square;
+          square = 0.0f;
         }
-        v = normalised<T>(v, scale, piece == 0 ? first_weights : load_weights(piece));
+        v = weighted<T>(x, piece == 0 ? first_weights : load_weights(piece));
+        unpack_8<T>(v, x);  // the sums are of what is multiplied
       }
-      float x[8];
-      unpack_8<T>(v, x);  // the sums are of what is multiplied
       float sum = 0.0f;
 #pragma unroll
       for (int e = 0; e < 8; ++e)
@@ -137,5 +135,17 @@ struct SliceOfX {
     });
   }
 };
+
+/// What a token's products are multiplied by: 1 / rms, and the way back from kNormShrink.
+template <class S>
+__device__ __forceinline__ float norm_factor(const BasicLinearArgs<typename S::T>& a,
+                                             const float* squares,
+                                             int token) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int warp = 0; warp < S::kWarps; ++warp)
+    sum += squares[token * S::kWarps + warp];
+  return rsqrtf(sum / a.k + a.norm_eps) * (1.0f / kNormShrink);
+}
 
 }  // namespace lmd::kernels::detail

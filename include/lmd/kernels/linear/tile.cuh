@@ -198,6 +198,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     } else {
       keep_part<S>(args, split, acc, tile, warp, lane);
     }
+    for (auto& row_tile : acc)
+      for (auto& tokens : row_tile)
+        for (float& sum : tokens)
+          sum = 0.0f;
     chunk = 0;
     summed = 0;
     ++tile;
@@ -228,6 +232,30 @@ template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)()>
                 &tile_linear_kernel<S>, args);
 }
 
+/// Checks the shapes and calls launch_part(args, multiprocessors) for each kTileTokens tokens.
+template <Activation T, class F>
+[[nodiscard]] cudaError_t for_each_tile_of_tokens(Cuda ctx,
+                                                  const BasicLinearArgs<T>& a,
+                                                  const LinearWorkspace& workspace,
+                                                  F&& launch_part) {
+  if (a.m < 0 || a.n <= 0 || a.k <= 0 || a.k % 8 != 0 || a.x_stride % 8 != 0 ||
+      reinterpret_cast<std::uintptr_t>(a.x) % 16 != 0 ||
+      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0)) {
+    return cudaErrorInvalidValue;
+  }
+  int sms = 0;
+  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
+  for (int i = 0; i < a.m; i += kTileTokens) {
+    TileArgs<T> part{.linear = a, .parts = workspace.parts, .counters = workspace.counters};
+    part.linear.x += i * a.x_stride;
+    if (a.y != nullptr) part.linear.y += i * a.y_stride;
+    if (a.y_f32 != nullptr) part.linear.y_f32 += i * a.y_stride;
+    part.linear.m = std::min(kTileTokens, a.m - i);
+    LMD_CUDA_RETURN_IF_ERROR(launch_part(part, sms));
+  }
+  return cudaSuccess;
+}
+
 }  // namespace detail
 
 /// y = epilogue(x w^T + bias) for some tokens: one pass over the weights for each 64.
@@ -248,26 +276,14 @@ template <LinearPolicy P>
 [[nodiscard]] cudaError_t tile_linear(Cuda ctx,
                                       const BasicLinearArgs<typename P::Act>& a,
                                       const LinearWorkspace& workspace) {
-  if (a.m < 0 || a.n <= 0 || a.k <= 0 || a.k % 8 != 0 || a.x_stride % 8 != 0 ||
-      reinterpret_cast<std::uintptr_t>(a.x) % 16 != 0 || a.norm_weight != nullptr ||
-      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0)) {
-    return cudaErrorInvalidValue;
-  }
-  int sms = 0;
-  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
-  for (int i = 0; i < a.m; i += kTileTokens) {
-    detail::TileArgs<typename P::Act> part{
-        .linear = a, .parts = workspace.parts, .counters = workspace.counters};
-    part.linear.x += i * a.x_stride;
-    if (a.y != nullptr) part.linear.y += i * a.y_stride;
-    if (a.y_f32 != nullptr) part.linear.y_f32 += i * a.y_stride;
-    const int m = part.linear.m = std::min(kTileTokens, a.m - i);
-    LMD_CUDA_RETURN_IF_ERROR(
-        m <= 16   ? (detail::launch_tile<P, 2, detail::tile_tuning>(ctx, part, sms))
-        : m <= 32 ? (detail::launch_tile<P, 4, detail::tile_tuning>(ctx, part, sms))
-                  : (detail::launch_tile<P, 8, detail::tile_tuning>(ctx, part, sms)));
-  }
-  return cudaSuccess;
+  if (a.norm_weight != nullptr) return cudaErrorInvalidValue;
+  return detail::for_each_tile_of_tokens(
+      ctx, a, workspace, [&](const auto& part, int sms) -> cudaError_t {
+        const int m = part.linear.m;
+        return m <= 16   ? detail::launch_tile<P, 2, detail::tile_tuning>(ctx, part, sms)
+               : m <= 32 ? detail::launch_tile<P, 4, detail::tile_tuning>(ctx, part, sms)
+                         : detail::launch_tile<P, 8, detail::tile_tuning>(ctx, part, sms);
+      });
 }
 
 }  // namespace lmd::kernels

@@ -57,22 +57,18 @@ __device__ __forceinline__ void store_sums(
   }
 }
 
-/// A warp's share of a tile that one block has summed alone; leaves zeros.
+/// A warp's share of a tile that one block has summed alone.
 template <class S>
 __device__ __forceinline__ void store_tile(const BasicLinearArgs<typename S::T>& a,
-                                           float (&acc)[S::kRowTiles][S::kTokenGroups][4],
+                                           const float (&acc)[S::kRowTiles][S::kTokenGroups][4],
                                            int tile,
                                            int warp,
                                            int lane) {
 #pragma unroll
-  for (int i = 0; i < S::kRowTiles; ++i) {
+  for (int i = 0; i < S::kRowTiles; ++i)
 #pragma unroll
-    for (int j = 0; j < S::kTokenGroups; ++j) {
+    for (int j = 0; j < S::kTokenGroups; ++j)
       store_sums(a, acc[i][j], tile * S::kBlockRowTiles + warp * S::kRowTiles + i, j * 8, lane);
-      for (float& sum : acc[i][j])
-        sum = 0.0f;
-    }
-  }
 }
 
 /// Where a block leaves its part of a tile. At most its first tile and its last one are shared.
@@ -86,12 +82,11 @@ __device__ __forceinline__ float4* part_of(float* parts,
                                    (std::int64_t{block} * 2 + (is_first ? 0 : 1)) * S::kTileSums);
 }
 
-/// A warp's share of a tile that others have parts of, as [row tile, tokens][warp][lane][4] f32;
-/// leaves zeros.
+/// A warp's share of a tile that others have parts of, as [row tile, tokens][warp][lane][4] f32.
 template <class S>
 __device__ __forceinline__ void keep_part(const TileArgs<typename S::T>& args,
                                           const TileSplit& split,
-                                          float (&acc)[S::kRowTiles][S::kTokenGroups][4],
+                                          const float (&acc)[S::kRowTiles][S::kTokenGroups][4],
                                           int tile,
                                           int warp,
                                           int lane) {
@@ -100,12 +95,10 @@ __device__ __forceinline__ void keep_part(const TileArgs<typename S::T>& args,
   for (int i = 0; i < S::kRowTiles; ++i) {
 #pragma unroll
     for (int j = 0; j < S::kTokenGroups; ++j) {
-      float(&sums)[4] = acc[i][j];
+      const float(&sums)[4] = acc[i][j];
       if (j * 8 < args.linear.m)
         __stcg(to + (i * S::kTokenGroups + j) * S::kWarps * 32,
                float4{sums[0], sums[1], sums[2], sums[3]});
-      for (float& sum : sums)
-        sum = 0.0f;
     }
   }
 }

@@ -1,0 +1,87 @@
+/// \file  Tensor-core products of four warps together, one instruction a function. sm_90a.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/core/activation.hpp>
+
+#include <concepts>
+#include <cstdint>
+
+namespace lmd::kernels {
+
+/// Orders what this thread has written to registers before the products that read them.
+__device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+/// Makes the products since the last commit one group.
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+/// Waits until at most `Pending` groups have not ended.
+template <int Pending>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
+}
+
+/// Lets products see what ordinary stores have written to shared memory. Each writing thread calls.
+__device__ __forceinline__ void publish_to_wgmma() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/// Where b lies: rows of 64 elements, 128 bytes apart, eight rows a block of 1024 bytes; 16-byte unit
+/// u of row r of a block stands at place u ^ r (the 128-byte swizzle).
+///
+/// `address` in shared memory is a multiple of 1024; plus 32 for each 16 columns further.
+__device__ __forceinline__ std::uint64_t wgmma_rows(std::uint32_t address) {
+  constexpr std::uint64_t kBlockBytes = 1024;
+  constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62;
+  return kSwizzle128 | (kBlockBytes >> 4) << 32 | std::uint64_t{1} << 16 | (address >> 4 & 0x3fff);
+}
+
+/// c += a b^T with a [64, 16] in the registers of four warps, each 16 rows as mma_16x8x16 has them,
+/// and b [8 Groups, 16] in shared memory; c [64, 8 Groups], each warp's rows as mma_16x8x16's,
+/// eight columns after eight columns. Queued: registers belong to it until wgmma_wait.
+template <Activation T, int Groups>
+__device__ __forceinline__ void wgmma(float (&c)[Groups][4],
+                                      const std::uint32_t (&a)[4],
+                                      std::uint64_t b) {
+#define LMD_WGMMA_(shape, outs, operands, ...)                                         \
+  if constexpr (std::same_as<T, Half>) {                                               \
+    asm volatile(                                                                      \
+        "{.reg .pred adds; setp.eq.u32 adds, 0, 0;"                                    \
+        "wgmma.mma_async.sync.aligned." shape ".f32.f16.f16 {" outs "}, " operands     \
+        ", adds, 1, 1, 0;}"                                                            \
+        : __VA_ARGS__                                                                  \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                         \
+  } else {                                                                             \
+    static_assert(std::same_as<T, BFloat16>, "tensor cores multiply 16-bit operands"); \
+    asm volatile(                                                                      \
+        "{.reg .pred adds; setp.eq.u32 adds, 0, 0;"                                    \
+        "wgmma.mma_async.sync.aligned." shape ".f32.bf16.bf16 {" outs "}, " operands   \
+        ", adds, 1, 1, 0;}"                                                            \
+        : __VA_ARGS__                                                                  \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                         \
+  }
+#define LMD_C_(j) "+f"(c[j][0]), "+f"(c[j][1]), "+f"(c[j][2]), "+f"(c[j][3])
+  if constexpr (Groups == 1) {
+    LMD_WGMMA_("m64n8k16", "%0,%1,%2,%3", "{%4,%5,%6,%7}, %8", LMD_C_(0))
+  } else if constexpr (Groups == 2) {
+    LMD_WGMMA_("m64n16k16", "%0,%1,%2,%3,%4,%5,%6,%7", "{%8,%9,%10,%11}, %12", LMD_C_(0), LMD_C_(1))
+  } else if constexpr (Groups == 4) {
+    LMD_WGMMA_("m64n32k16", "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15",
+               "{%16,%17,%18,%19}, %20", LMD_C_(0), LMD_C_(1), LMD_C_(2), LMD_C_(3))
+  } else {
+    static_assert(Groups == 8, "products of 8, 16, 32 or 64 columns");
+    LMD_WGMMA_("m64n64k16",
+               "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+               "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31",
+               "{%32,%33,%34,%35}, %36", LMD_C_(0), LMD_C_(1), LMD_C_(2), LMD_C_(3), LMD_C_(4),
+               LMD_C_(5), LMD_C_(6), LMD_C_(7))
+  }
+#undef LMD_C_
+#undef LMD_WGMMA_
+}
+
+}  // namespace lmd::kernels

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "commands.hpp"
+#include "cuda_runtime.hpp"
 #include "runtime.hpp"
 #include "units.hpp"
 #include <sched.h>
@@ -75,6 +76,17 @@ std::string system_name() {
   return std::string(names.sysname) + ' ' + names.release + ' ' + names.machine;
 }
 
+std::string gpu() {
+  const GpuFacts facts = query_gpu();
+  if (!facts.is_there) return "none: " + facts.problem;
+  if (!facts.is_usable) return "not used: " + facts.problem;
+  const int capability = facts.compute_capability;
+  const auto text = [](std::int64_t bytes) { return bytes_text(static_cast<double>(bytes)); };
+  return facts.name + ", compute capability " + std::to_string(capability / 10) + '.' +
+         std::to_string(capability % 10) + ", " + std::to_string(facts.multiprocessors) +
+         " multiprocessors, " + text(facts.free_bytes) + " of " + text(facts.total_bytes) + " free";
+}
+
 std::string models() {
   std::error_code error;
   const std::string folder = models_folder();
@@ -101,11 +113,8 @@ ExitCode run_check_env() {
 #else
   row("libedit", "not built in: chat has no history (install libedit-dev and build again)");
 #endif
-#ifdef LMD_CUDA
-  row("CUDA", "built in");
-#else
-  row("CUDA", "not built in: models run on the processor");
-#endif
+  row("CUDA", is_cuda_built_in() ? "built in" : "not built in: models run on the processor");
+  row("GPU", gpu());
   row("models", models());
   return ExitCode::kOk;
 }

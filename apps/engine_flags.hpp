@@ -6,6 +6,8 @@
 
 #include <string>
 
+#include "byte_size.hpp"
+#include "cuda_runtime.hpp"
 #include "flags.hpp"
 #include "runtime.hpp"
 
@@ -44,8 +46,8 @@ inline void add_cache_flags(CLI::App& app, engine::EngineConfig& config) {
               "tokens of a sequence, prompt and answer; 0: what the model was trained for");
   add_integer(app, "--max-batch-size", config.max_batch_size, 1, 4096,
               "sequences that run at the same time");
-  add_integer(app, "--max-prefill-token-num", config.max_prefill_tokens, 1, 65536,
-              "prompt tokens that are read in one step");
+  add_integer(app, "--max-prefill-token-num", config.max_prefill_tokens, 0, 65536,
+              "prompt tokens that are read in one step; 0: 512 on the processor, 4096 on a GPU");
   app.add_flag_callback(
       "--no-prefix-caching", [&config] { config.has_prefix_cache = false; },
       "do not share the cache of equal beginnings");
@@ -55,13 +57,24 @@ inline void add_cache_flags(CLI::App& app, engine::EngineConfig& config) {
       ->group("For LMDeploy's command lines");
 }
 
+inline std::string device_help() {
+  const std::string help =
+      "what computes; auto: the GPU where there is one that lmd has kernels for, else the "
+      "processor; "
+      "host: the textbook definitions, slow";
+  return is_cuda_built_in() ? help : help + "; cuda is not in this build";
+}
+
 }  // namespace detail
 
 /// Binds the flags to `options`, whose values of now are the defaults.
 inline void add_engine_flags(CLI::App& app, RuntimeOptions& options) {
   detail::add_cache_flags(app, options.engine);
   add_choice(app, "--device", options.device, {"auto", "cpu", "host", "cuda"},
-             "what computes; host: the textbook definitions, slow");
+             detail::device_help());
+  add_byte_size(app, "--gpu-memory-limit", options.gpu_memory_limit,
+                "memory of the GPU to take at most, such as 24G or 24GiB; else what is free; no "
+                "effect on the processor");
   add_integer(app, "--threads", options.threads, 0, 256,
               "threads; 0: as many as this process may use");
   add_choice(app, "--model-format", options.model_format, {"hf", "awq"},

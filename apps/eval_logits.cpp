@@ -89,7 +89,7 @@ ExitCode run_logits(LogitsFlags& flags) {
     writing([&] { npy.emplace(flags.npy, n, runtime.config.model.vocab_size); });
   Progress progress("evaluating", ProgressUnit::kTokens);
   std::string json;
-  engine::Evaluator evaluator(runtime.engine->decoder(), n);
+  engine::Evaluator evaluator(runtime.engine->executor(), n);
   evaluator.run(ids, [&](int position, std::span<float> logits) {
     if (npy) writing([&] { npy->write(logits); });
     if (position == n - 1) json = report(ids, logits, flags.top);

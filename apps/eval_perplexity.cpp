@@ -64,7 +64,7 @@ ExitCode run_perplexity(PerplexityFlags& flags) {
                   std::to_string(context));
   if (flags.windows > 0) n_windows = std::min(n_windows, static_cast<std::size_t>(flags.windows));
 
-  engine::Evaluator evaluator(runtime.engine->decoder(), flags.context);
+  engine::Evaluator evaluator(runtime.engine->executor(), flags.context);
   Likelihood likelihood;
   Progress progress("evaluating", ProgressUnit::kTokens);
   const auto n_tokens = static_cast<std::int64_t>(n_windows * context);

@@ -1,4 +1,4 @@
-/// \file  Timing an engine: random prompts in, tokens per second out.
+/// \file  Timing an engine: how soon a prompt is answered, how fast a batch goes on.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -6,92 +6,139 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdint>
-#include <random>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "interrupt.hpp"
+#include "measuring.hpp"
+#include "statistics.hpp"
 
 namespace lmd::apps {
 
 struct LatencyCase {
   int prompt_len = 512;
-  int gen_len = 128;
+  int gen_len = 256;
   int batch = 1;
 };
 
-/// Seconds of one run, all sequences together.
-struct LatencyRun {
-  double first_token_s = 0.0;  ///< until the last sequence has its first token
-  double decode_s = 0.0;       ///< from there to the end
-
-  [[nodiscard]] double prefill_tokens_per_s(const LatencyCase& c) const {
-    return c.batch * static_cast<double>(c.prompt_len) / first_token_s;
-  }
-  [[nodiscard]] double decode_tokens_per_s(const LatencyCase& c) const {
-    return decode_s > 0.0 ? c.batch * static_cast<double>(c.gen_len - 1) / decode_s : 0.0;
-  }
+/// Seconds to the first token of one prompt: medians.
+struct PrefillTimes {
+  double single_shot_s = 0.0;  ///< after half a second of idleness
+  double sustained_s = 0.0;    ///< back to back, for a second at least
 };
 
-/// Prompts of random ids that are the same in every run and differ within a batch.
-[[nodiscard]] inline std::vector<std::vector<int>> random_prompts(const LatencyCase& c,
-                                                                  int vocab_size) {
-  constexpr std::uint32_t kSeed = 1234;
-  std::mt19937 random(kSeed);
-  std::vector<std::vector<int>> prompts(static_cast<std::size_t>(c.batch));
-  for (std::vector<int>& prompt : prompts) {
-    for (int i = 0; i < c.prompt_len; ++i)
-      prompt.push_back(static_cast<int>(random() % static_cast<std::uint32_t>(vocab_size)));
+[[nodiscard]] inline PrefillTimes measure_prefill(engine::Engine& engine,
+                                                  int prompt_len,
+                                                  int repeat) {
+  constexpr auto kIdle = std::chrono::milliseconds(500);
+  constexpr double kSustained = 1.0;  // seconds
+  int n_prompts = 0;
+  const auto once = [&] {
+    return first_token_s(
+        engine, random_prompt(prompt_len, engine.model().vocab_size, {prompt_len, 0, n_prompts++}));
+  };
+  (void)once();
+  std::vector<double> single_shot;
+  for (int i = 0; i < repeat; ++i) {
+    std::this_thread::sleep_for(kIdle);
+    single_shot.push_back(once());
   }
-  return prompts;
+  std::vector<double> sustained;
+  const Stopwatch watch;
+  while (static_cast<int>(sustained.size()) < repeat || watch.seconds() < kSustained)
+    sustained.push_back(once());
+  return {median(single_shot), median(sustained)};
 }
 
-/// Generates greedily to the end, whatever the tokens. \throws Interrupted.
-[[nodiscard]] inline LatencyRun run_once(engine::Engine& engine,
-                                         const LatencyCase& c,
-                                         const std::vector<std::vector<int>>& prompts) {
-  using Clock = std::chrono::steady_clock;
-  const auto start = Clock::now();
-  const auto seconds = [start] {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
+/// How many steps before the last sequence of a batch each one has its first token, when all are
+/// handed in together and a step reads `prefill_tokens` of prompts, oldest first.
+///
+/// Source:  the rule of engine/scheduler.hpp.
+[[nodiscard]] inline std::vector<int> decode_leads(const LatencyCase& c, int prefill_tokens) {
+  std::vector<int> pending(static_cast<std::size_t>(c.batch), c.prompt_len);
+  std::vector<int> first_step(pending.size(), 0);
+  int step = 0;
+  while (pending.back() > 0) {
+    ++step;
+    int budget = prefill_tokens;
+    for (std::size_t i = 0; i < pending.size(); ++i) {
+      if (pending[i] == 0) continue;
+      const int n = pending[i] == 1 ? 1 : std::min(pending[i], budget);
+      if (pending[i] > 1) budget -= n;
+      pending[i] -= n;
+      if (pending[i] == 0) first_step[i] = step;
+    }
+  }
+  for (int& first : first_step)
+    first = step - first;
+  return first_step;
+}
+
+/// One batch, handed in together. Its steady state lies between the last first token and the first
+/// last token.
+struct BatchRun {
+  double first_token_s = 0.0;      ///< until the last sequence has its first token
+  double decode_s = 0.0;           ///< of the steady state
+  int decode_steps = 0;            ///< in it
+  std::int64_t decode_tokens = 0;  ///< drawn in it
+  std::uint64_t answer_hash = 0;   ///< FNV-1a over the first gen_len tokens of each sequence
+};
+
+[[nodiscard]] inline std::uint64_t hash_of(const std::vector<std::vector<int>>& answers, int n) {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  for (const std::vector<int>& answer : answers) {
+    for (int i = 0; i < n; ++i)
+      hash = (hash ^ static_cast<std::uint64_t>(answer.at(static_cast<std::size_t>(i)))) *
+             0x100000001b3u;
+  }
+  return hash;
+}
+
+/// Sequences that start early get as many tokens more, so that all end in one step and gen_len
+/// tokens of each lie at or behind the steady state's beginning.
+/// \throws Interrupted.
+[[nodiscard]] inline BatchRun run_batch(engine::Engine& engine, const LatencyCase& c, int run) {
+  const std::vector<int> leads = decode_leads(c, prefill_tokens(engine.plan()));
+  std::vector<std::vector<int>> answers(static_cast<std::size_t>(c.batch));
+  std::vector<engine::Request> requests;
+  for (int i = 0; i < c.batch; ++i) {
+    requests.push_back(greedy_request(
+        random_prompt(c.prompt_len, engine.model().vocab_size, {c.prompt_len, c.batch, run, i}),
+        c.gen_len + leads[static_cast<std::size_t>(i)]));
+  }
   int n_started = 0;
-  LatencyRun run;
-  for (const std::vector<int>& prompt : prompts) {
-    engine::Request request;
-    request.prompt = prompt;
-    request.sampling.temperature = 0.0f;
-    request.max_new_tokens = c.gen_len;
-    bool is_first = true;
-    (void)engine.submit(std::move(request), [&, is_first](const engine::TokenEvent& event) mutable {
-      LMD_REQUIRE(event.finish != engine::FinishReason::kError, ErrorCode::kInternal,
-                  "the model's output is not a number");
-      if (!is_first) return;
-      is_first = false;
-      if (++n_started == c.batch) run.first_token_s = seconds();
+  int n_ended = 0;
+  std::int64_t n_tokens = 0;
+  const Stopwatch watch;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    (void)engine.submit(std::move(requests[i]), [&, i](const engine::TokenEvent& event) {
+      require_token(event);
+      n_started += answers[i].empty() ? 1 : 0;
+      n_ended += event.finish != engine::FinishReason::kNone ? 1 : 0;
+      ++n_tokens;
+      answers[i].push_back(event.token);
     });
   }
-  while (engine.step())
+  BatchRun result;
+  std::int64_t tokens_before = 0;
+  while (engine.step()) {
     throw_if_interrupted();
-  run.decode_s = seconds() - run.first_token_s;
-  return run;
-}
-
-[[nodiscard]] inline double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2.0;
-}
-
-/// Bytes that one sequence of `n_tokens` in the cache makes a step read: sealed pages, and the open
-/// one at 16 bit.
-[[nodiscard]] inline double cache_bytes(const cache::CacheGeometry& geometry, double n_tokens) {
-  const double pages = std::floor(n_tokens / cache::kPageTokens);
-  const double open = n_tokens - pages * cache::kPageTokens;
-  const double open_token =
-      2.0 * static_cast<double>(geometry.open_elements()) / cache::kPageTokens;
-  return pages * static_cast<double>(geometry.page_bytes()) + open * open_token;
+    const double now = watch.seconds();
+    if (result.first_token_s > 0.0 && result.decode_s == 0.0) {
+      ++result.decode_steps;
+      if (n_ended == 0) continue;
+      result.decode_s = now - result.first_token_s;
+      result.decode_tokens = n_tokens - tokens_before;
+    } else if (result.first_token_s == 0.0 && n_started == c.batch) {
+      LMD_REQUIRE(n_ended == 0, ErrorCode::kInternal, "the batch never ran as a whole");
+      result.first_token_s = now;
+      tokens_before = n_tokens;
+    }
+  }
+  result.answer_hash = hash_of(answers, c.gen_len);
+  return result;
 }
 
 }  // namespace lmd::apps

@@ -5,6 +5,7 @@
 #include <lmd/core/error.hpp>
 #include <lmd/engine/dispatch.hpp>
 
+#include <cstdio>
 #include <string>
 
 #include "interrupt.hpp"
@@ -22,6 +23,7 @@ namespace lmd::apps {
     progress.update(done, total);
   });
   progress.finish();
+  if (!runtime.device_note.empty()) std::fprintf(stderr, "%s\n", runtime.device_note.c_str());
   return runtime;
 }
 

@@ -17,8 +17,8 @@ struct PlanFlags {
 };
 
 ExitCode run_plan(const PlanFlags& flags) {
-  const engine::MemoryPlan plan = plan_model(find_model(flags.model), flags.runtime);
-  std::fputs(engine::to_text(plan).c_str(), stdout);
+  const DevicePlan plan = plan_model(find_model(flags.model), flags.runtime);
+  std::printf("device: %s\n%s", plan.device.c_str(), engine::to_text(plan.memory).c_str());
   return ExitCode::kOk;
 }
 
@@ -34,6 +34,7 @@ void add_plan(CLI::App& root, Action& action) {
       "Examples:\n"
       "  lmd plan SmolLM2-135M-Instruct\n"
       "  lmd plan ./internlm2_5-7b-chat-4bit --quant-policy 4 --session-len 32768\n"
+      "  lmd plan ./internlm2_5-7b-chat-4bit --device cuda --gpu-memory-limit 24GiB\n"
       "\nExit status 3 says that it does not fit, and what would.\n");
   app.callback([&action, flags] { action = [flags] { return run_plan(*flags); }; });
 }

@@ -21,8 +21,7 @@ inline constexpr Refusal kRefusedCommands[] = {
     {"lite",
      "not built yet; AWQ checkpoints load as they are, and `lmd convert` keeps the 4-bit and "
      "8-bit codes of GGUF files"},
-    {"bench serve", "not built yet; `lmd bench latency MODEL` measures the engine alone"},
-    {"bench throughput", "not built yet; use `lmd bench latency MODEL --batch N`"},
+    {"bench serve", "not built yet; `lmd bench throughput MODEL` measures the engine alone"},
 };
 
 inline constexpr Refusal kRefusedFlags[] = {

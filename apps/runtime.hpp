@@ -11,19 +11,23 @@
 #include <lmd/text/chat_template.hpp>
 #include <lmd/text/tokenizer.hpp>
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace lmd::apps {
 
 struct RuntimeOptions {
-  engine::EngineConfig engine;
-  std::string device = "auto";       ///< auto, cpu, host (the textbook definitions) or cuda
-  int threads = 0;                   ///< 0: as many as this process may use
-  std::string model_format;          ///< "", hf or awq: must agree with what the files say
-  std::string chat_template;         ///< "", a built-in name, a JSON file or JSON text
-  double rope_scaling_factor = 0.0;  ///< 0: from the configuration; > 1: dynamic NTK with it
-  bool needs_tokenizer = false;      ///< refuse a folder without one, before anything is loaded
+  /// max_prefill_tokens 0: 512 on the processor, 4096 on a GPU.
+  engine::EngineConfig engine = {.max_prefill_tokens = 0};
+  std::string device = "auto";        ///< auto, cpu, host (the textbook definitions) or cuda
+  std::int64_t gpu_memory_limit = 0;  ///< bytes; 0: what is free on the GPU
+  int threads = 0;                    ///< 0: as many as this process may use
+  std::string model_format;           ///< "", hf or awq: must agree with what the files say
+  std::string chat_template;          ///< "", a built-in name, a JSON file or JSON text
+  double rope_scaling_factor = 0.0;   ///< 0: from the configuration; > 1: dynamic NTK with it
+  bool needs_tokenizer = false;       ///< refuse a folder without one, before anything is loaded
 };
 
 /// ${LMD_HOME:-~/.cache/lmd}/models
@@ -40,29 +44,43 @@ struct Runtime {
   std::unique_ptr<text::Tokenizer> tokenizer;  ///< null where the folder has none
   text::ChatTemplate chat_template;
   std::unique_ptr<ThreadPool> threads;
-  std::string backend;  ///< for people: "cpu, avx2, 2 threads"
+  std::string backend;      ///< for people: "cpu, avx2, 2 threads"
+  std::string device_note;  ///< for people: what `auto` chose, where there was a choice
+  bool is_gpu = false;
   std::unique_ptr<engine::Engine> engine;
+};
+
+struct DevicePlan {
+  std::string device;  ///< for people: "cuda, NVIDIA H200, 139 GB of 141 GB free"
+  engine::MemoryPlan memory;
 };
 
 /// Reads the configuration and the tensors' headers; allocates nothing.
 /// \throws Error for everything that loading would refuse, the plan that does not fit included.
-[[nodiscard]] engine::MemoryPlan plan_model(const std::string& folder,
-                                            const RuntimeOptions& options);
+[[nodiscard]] DevicePlan plan_model(const std::string& folder, RuntimeOptions options);
 
 /// Loads and arranges the weights. `progress` in bytes as held.
 /// \throws Error for files that are missing, damaged or not supported, all but the weights' values
 ///         before the weights are read; for a plan that does not fit.
 [[nodiscard]] Runtime load_model(const std::string& folder,
-                                 const RuntimeOptions& options,
+                                 RuntimeOptions options,
                                  const model::Progress& progress = {});
 
-/// A model of a named shape (`internlm2_5-7b`, ...) with random weights, for measurements: no files,
-/// no tokenizer. `weights` is w4 (AWQ, group 128), w8, f16, bf16 or f32.
-/// \throws Error(kConfig) that lists the known shapes or weights.
-[[nodiscard]] Runtime make_random_model(const std::string& shape,
-                                        const std::string& weights,
-                                        const RuntimeOptions& options,
-                                        const model::Progress& progress = {});
+/// A model of a published shape without its weights.
+struct RandomModel {
+  std::string shape;           ///< one of known_shapes()
+  std::string weights = "w4";  ///< w4 (AWQ, in groups of 128 where the shape allows), w8, f16, ...
+  std::string save_to = {};    ///< a folder to write it to, not there yet or empty; "": none
+};
+
+/// A model with random weights, for measurements: no files, no tokenizer. A folder that is written
+/// appears under its name when it is complete, and loads as any other. Progress in bytes.
+/// \throws Error(kConfig) that lists the known shapes or weights, or says why the folder cannot be
+///         taken; Error(kIo).
+[[nodiscard]] Runtime make_random_model(const RandomModel& what,
+                                        RuntimeOptions options,
+                                        const model::Progress& making = {},
+                                        const model::Progress& saving = {});
 
 /// The shapes that make_random_model knows.
 [[nodiscard]] std::vector<std::string> known_shapes();

@@ -11,8 +11,12 @@
 #include <lmd/text/load_tokenizer.hpp>
 
 #include <cstdlib>
+#include <optional>
 
+#include "../cuda_runtime.hpp"
+#include "../units.hpp"
 #include "random_weights.hpp"
+#include "save_checkpoint.hpp"
 #include "shapes.hpp"
 #include <sched.h>
 #include <sys/stat.h>
@@ -38,11 +42,53 @@ int usable_processors() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-void require_cpu(const std::string& device) {
-  LMD_REQUIRE(device != "cuda", ErrorCode::kConfig,
-              "--device cuda: this build has no CUDA backend; use auto, cpu or host");
-  LMD_REQUIRE(device == "auto" || device == "cpu" || device == "host", ErrorCode::kConfig,
+/// What the driver, graphs and libraries take on the way.
+constexpr std::int64_t kGpuReserve = std::int64_t{768} << 20;
+
+/// Where a model will run.
+struct Device {
+  bool is_gpu = false;
+  std::string note;  ///< what `auto` chose, where there was a choice
+  GpuFacts gpu;
+};
+
+/// \throws Error(kConfig) when the GPU was asked for and cannot be had.
+Device choose_device(const std::string& device) {
+  if (device == "cpu" || device == "host") return {};
+  LMD_REQUIRE(device == "auto" || device == "cuda", ErrorCode::kConfig,
               "--device " + device + " is unknown; known: auto cpu host cuda");
+  Device chosen;
+  chosen.gpu = query_gpu();
+  chosen.is_gpu = chosen.gpu.is_usable;
+  LMD_REQUIRE(chosen.is_gpu || device == "auto", ErrorCode::kConfig,
+              "--device cuda: " + chosen.gpu.problem + "; use auto, cpu or host");
+  if (chosen.is_gpu) {
+    chosen.note = "device: " + chosen.gpu.name + " (--device cpu for the processor)";
+  } else if (chosen.gpu.is_there) {
+    chosen.note = "device: the processor, as " + chosen.gpu.problem;
+  }
+  if (device != "auto") chosen.note.clear();
+  return chosen;
+}
+
+/// What a plan is made for.
+std::string device_text(const Device& device, const RuntimeOptions& options) {
+  const auto text = [](std::int64_t bytes) { return bytes_text(static_cast<double>(bytes)); };
+  if (!device.is_gpu) {
+    return (options.device == "host" ? "host" : std::string("cpu, ") + to_string(best_cpu_isa())) +
+           (device.gpu.is_there ? ", as " + device.gpu.problem : "");
+  }
+  return "cuda, " + device.gpu.name + ", " + text(device.gpu.free_bytes) + " of " +
+         text(device.gpu.total_bytes) + " free" +
+         (options.gpu_memory_limit > 0 ? ", limited to " + text(options.gpu_memory_limit) : "") +
+         ", " + text(kGpuReserve) + " of it for the driver";
+}
+
+/// Prompt tokens of a step: a GPU wants many at once.
+void choose_prefill_tokens(engine::EngineConfig& config, const Device& device) {
+  constexpr int kOnCpu = 512;
+  constexpr int kOnGpu = 4096;
+  if (config.max_prefill_tokens == 0) config.max_prefill_tokens = device.is_gpu ? kOnGpu : kOnCpu;
 }
 
 model::Ops<Cpu> make_ops(const RuntimeOptions& options, int head_dim) {
@@ -53,7 +99,6 @@ model::Ops<Cpu> make_ops(const RuntimeOptions& options, int head_dim) {
 }
 
 model::HfConfig read_model_config(const std::string& folder, const RuntimeOptions& options) {
-  require_cpu(options.device);
   model::HfConfig config = model::read_config(folder);
   const bool is_awq = config.quantization.method == model::QuantMethod::kAwq;
   const bool agrees = options.model_format.empty() || (options.model_format == "awq") == is_awq;
@@ -73,9 +118,18 @@ cache::CacheGeometry geometry_of(const model::ModelConfig& m, int quant_policy) 
 
 engine::MemoryPlan plan(const model::ModelConfig& m,
                         const RuntimeOptions& options,
+                        const Device& device,
                         std::int64_t weight_bytes) {
-  return engine::plan_memory(m, options.engine, geometry_of(m, options.engine.quant_policy),
-                             weight_bytes, engine::available_host_memory());
+  const cache::CacheGeometry geometry = geometry_of(m, options.engine.quant_policy);
+  if (!device.is_gpu) {
+    return engine::plan_memory(m, options.engine, geometry, weight_bytes,
+                               engine::available_host_memory());
+  }
+  std::int64_t available = device.gpu.free_bytes;
+  if (options.gpu_memory_limit > 0) available = std::min(available, options.gpu_memory_limit);
+  return engine::plan_memory(m, options.engine, geometry, weight_bytes,
+                             std::max<std::int64_t>(available - kGpuReserve, 0),
+                             cuda_needs(m, options.engine));
 }
 
 text::ChatTemplate choose_template(const Runtime& r, const RuntimeOptions& options) {
@@ -102,7 +156,17 @@ text::ChatTemplate choose_template(const Runtime& r, const RuntimeOptions& optio
 void start(Runtime& r,
            model::DecoderWeights weights,
            const RuntimeOptions& options,
+           const Device& device,
            const engine::MemoryPlan& memory) {
+  r.device_note = device.note;
+  if (device.is_gpu) {
+    r.backend = "cuda, " + device.gpu.name;
+    r.is_gpu = true;
+    r.engine = std::make_unique<engine::Engine>(
+        make_cuda_executor(r.config.model, std::move(weights), options.engine, memory),
+        options.engine, memory);
+    return;
+  }
   engine::arrange_for_cpu(weights, r.threads.get());
   const bool is_host = options.device == "host";
   r.backend = is_host ? "host, 1 thread"
@@ -116,34 +180,6 @@ void start(Runtime& r,
 
 std::unique_ptr<ThreadPool> make_threads(const RuntimeOptions& options) {
   return std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : usable_processors());
-}
-
-template <quant::WeightFormat W>
-constexpr int kFormat = model::format_index<W>();
-
-/// Formats of the layers and of the tables.
-std::pair<int, int> random_formats(const std::string& weights) {
-  using namespace quant;
-  if (weights == "w4") return {kFormat<WeightInt4<128>>, kFormat<WeightHalf>};
-  if (weights == "w8") return {kFormat<WeightInt8<32>>, kFormat<WeightHalf>};
-  if (weights == "f16") return {kFormat<WeightHalf>, kFormat<WeightHalf>};
-  if (weights == "bf16") return {kFormat<WeightBFloat16>, kFormat<WeightBFloat16>};
-  if (weights == "f32") return {kFormat<WeightFloat>, kFormat<WeightFloat>};
-  throw Error(ErrorCode::kConfig,
-              "--weights " + weights + " is unknown; known: w4 w8 f16 bf16 f32");
-}
-
-std::int64_t random_bytes(const model::ModelConfig& c, int layer_format, int table_format) {
-  const auto row = [](int format, std::int64_t k) {
-    const model::WeightFormatFacts facts = model::weight_format_facts(format);
-    return facts.code_bytes(static_cast<int>(k)) + facts.params_bytes(static_cast<int>(k));
-  };
-  const std::int64_t layer = c.qkv_size() * row(layer_format, c.hidden_size) +
-                             c.hidden_size * row(layer_format, c.q_size()) +
-                             2 * c.intermediate_size * row(layer_format, c.hidden_size) +
-                             c.hidden_size * row(layer_format, c.intermediate_size);
-  const std::int64_t table = c.vocab_size * row(table_format, c.hidden_size);
-  return c.n_layers * layer + (c.has_tied_head ? 1 : 2) * table;
 }
 
 }  // namespace
@@ -164,20 +200,25 @@ std::string find_model(const std::string& name_or_path) {
               "model " + name_or_path + ": there is no such folder, and no " + stored);
 }
 
-engine::MemoryPlan plan_model(const std::string& folder, const RuntimeOptions& options) {
+DevicePlan plan_model(const std::string& folder, RuntimeOptions options) {
+  const Device device = choose_device(options.device);
+  choose_prefill_tokens(options.engine, device);
   const model::HfConfig config = read_model_config(folder, options);
-  return plan(config.model, options,
-              model::count_weight_bytes(folder, config.model, config.quantization));
+  return {device_text(device, options),
+          plan(config.model, options, device,
+               model::count_weight_bytes(folder, config.model, config.quantization))};
 }
 
 Runtime load_model(const std::string& folder,
-                   const RuntimeOptions& options,
+                   RuntimeOptions options,
                    const model::Progress& progress) {
+  const Device device = choose_device(options.device);
+  choose_prefill_tokens(options.engine, device);
   Runtime r;
   r.folder = folder;
   r.config = read_model_config(folder, options);
   const engine::MemoryPlan memory =
-      plan(r.config.model, options,
+      plan(r.config.model, options, device,
            model::count_weight_bytes(folder, r.config.model, r.config.quantization));
   const bool has_tokenizer =
       is_file(folder + "/tokenizer.json") || is_file(folder + "/tokenizer.model");
@@ -185,24 +226,32 @@ Runtime load_model(const std::string& folder,
   r.chat_template = choose_template(r, options);
   r.threads = make_threads(options);
   start(r, model::load_weights(folder, r.config.model, r.config.quantization, progress), options,
-        memory);
+        device, memory);
   return r;
 }
 
-Runtime make_random_model(const std::string& shape,
-                          const std::string& weights,
-                          const RuntimeOptions& options,
-                          const model::Progress& progress) {
-  require_cpu(options.device);
-  const auto [layer_format, table_format] = random_formats(weights);
+Runtime make_random_model(const RandomModel& what,
+                          RuntimeOptions options,
+                          const model::Progress& making,
+                          const model::Progress& saving) {
+  const Device device = choose_device(options.device);
+  choose_prefill_tokens(options.engine, device);
   Runtime r;
-  r.folder = shape;
-  r.config.model = shape_config(shape);
-  const std::int64_t bytes = random_bytes(r.config.model, layer_format, table_format);
-  const engine::MemoryPlan memory = plan(r.config.model, options, bytes);
+  r.folder = what.shape;
+  r.config.model = shape_config(what.shape);
+  const RandomFormats formats = random_formats(what.weights, r.config.model);
+  const std::int64_t bytes = random_bytes(r.config.model, formats);
+  const engine::MemoryPlan memory = plan(r.config.model, options, device, bytes);
+  std::optional<model::NewFolder> folder;  // before the work, as it may be taken
+  if (!what.save_to.empty()) folder.emplace(what.save_to);
   r.threads = make_threads(options);
-  RandomWeights random(r.threads.get(), progress, bytes);
-  start(r, random_decoder(r.config.model, layer_format, table_format, random), options, memory);
+  RandomWeights random(r.threads.get(), making, bytes);
+  model::DecoderWeights weights = random_decoder(r.config.model, formats, random);
+  if (folder) {
+    save_checkpoint(r.config.model, weights, folder->partial_path(), r.threads.get(), saving);
+    folder->commit();
+  }
+  start(r, std::move(weights), options, device, memory);
   return r;
 }
 

@@ -24,12 +24,14 @@ struct NamedShape {
   bool has_tied_head;
 };
 
-// Source: the models' config.json files.
+// Source: the models' config.json files; internvl2-26b is its language part.
 inline constexpr NamedShape kShapes[] = {
     {"internlm2_5-1_8b", 2048, 8192, 24, 16, 8, 128, 92544, 1e6, 2.0, 32768, false},
     {"internlm2_5-7b", 4096, 14336, 32, 32, 8, 128, 92544, 1e6, 2.0, 32768, false},
     {"internlm2_5-20b", 6144, 16384, 48, 48, 8, 128, 92544, 1e6, 2.0, 32768, false},
     {"internvl2-26b", 6144, 16384, 48, 48, 8, 128, 92553, 1e6, 3.0, 32768, false},
+    // No published model: for tests, as it is made in a moment.
+    {"internlm2-tiny", 256, 512, 2, 4, 2, 64, 1024, 1e6, 2.0, 2048, false},
     {"smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 1e5, 0.0, 8192, true},
 };
 

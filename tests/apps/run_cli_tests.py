@@ -83,6 +83,12 @@ def model():
     return MODEL_FOLDER
 
 
+def usable_gpu():
+    """Whether the program would take a GPU."""
+    row = run("check_env").out.split("\nGPU ")[1].split("\n")[0].strip()
+    return not row.startswith(("none: ", "not used: "))
+
+
 def many_tokens():
     """For cases about what the model says rather than what the program does."""
     if SANITIZER:
@@ -107,7 +113,7 @@ def replace(path, content):
 # ---- help, version, words that nobody knows --------------------------------------------------------
 
 COMMANDS = ["", "chat", "convert", "list", "plan", "eval", "eval ppl", "eval logits", "tokenize",
-            "bench", "bench latency", "check_env"]
+            "bench", "bench latency", "bench throughput", "check_env"]
 
 
 @case
@@ -117,7 +123,8 @@ def help_of_every_command():
             result = run(*command.split(), flag)
             check(result.status == 0 and result.err == "", f"{command}: {result}")
             check(f"lmd {command}".strip() in result.out, f"{command}: no usage line: {result}")
-    for command in ("", "chat", "convert", "plan", "eval ppl", "eval logits", "tokenize", "bench latency"):
+    for command in ("", "chat", "convert", "plan", "eval ppl", "eval logits", "tokenize", "bench latency",
+                    "bench throughput"):
         check("Examples:" in run(*command.split(), "--help").out, f"{command}: no examples")
     check("130" in run("--help").out, "exit codes are not in the help")
     check("--temperature X=0.8" in run("chat", "--help").out, "defaults are not in the help")
@@ -177,11 +184,25 @@ def values_out_of_range():
                         ("--cache-max-entry-count", "nan"), ("--threads", "1000"), ("--device", "tpu"),
                         ("--temperature", "-1"), ("--top-p", "2"), ("--max-new-tokens", "0"), ("--seed", "x")]:
         refused("chat", "m", flag, value, says=[flag, value])
+    for value in ("24", "24 G", "24g", "24Gb", "-1G", "0G", "G", "nanG", "1e3G", "1P", "9999999T"):
+        refused("chat", "m", f"--gpu-memory-limit={value}", says=["--gpu-memory-limit", f"'{value}'", "24G", "24GiB"])
+    for command in ("plan", "eval ppl", "eval logits", "bench latency", "bench throughput"):
+        refused(*command.split(), "m", "--gpu_memory_limit", "24", says=["--gpu-memory-limit '24'"])
     refused("chat", "m", "--threads", says=["--threads"])
     refused("chat", says=["MODEL"])
     refused("eval", "ppl", "m", says=["--text"])
     refused("bench", "latency", says=["MODEL", "--random-weights"])
-    refused("bench", "latency", "--random-weights", "internlm9", says=["internlm9", "internlm2_5-7b"])
+    for command in ("latency", "throughput"):
+        refused("bench", command, "--random-weights", "internlm9", says=["internlm9", "internlm2_5-7b"])
+        refused("bench", command, "m", "--random-weights", "smollm2-135m", says=["either", "MODEL"])
+        refused("bench", command, "m", "--save", "d", says=["--save", "--random-weights"])
+        for flag, value in [("--weights", "w3"), ("--gen-len", "1"), ("--gen-len", "1,2"), ("--prompt-len", "0")]:
+            refused("bench", command, "m", flag, value, says=[flag, value])
+    for flag, value in [("--prompt-len", "1024,"), ("--prompt-len", ",8"), ("--prompt-len", "8,x"), ("--batch", "1,,2"),
+                        ("--batch", "1, 2"), ("--batch", "0,1"), ("--batch", "5000"), ("--repeat", "0")]:
+        refused("bench", "latency", "m", flag, value, says=[flag, value])
+    for flag, value in [("--requests", "0"), ("--concurrency", "0"), ("--batch", "1,2"), ("--prompt-len", "8,16")]:
+        refused("bench", "throughput", "m", flag, value, says=[flag, value])
 
 
 # ---- models and files that are missing, wrong or damaged -------------------------------------------
@@ -189,7 +210,8 @@ def values_out_of_range():
 
 @case
 def missing_model_names_both_places():
-    for command in (["chat"], ["plan"], ["tokenize"], ["eval", "logits", "--ids", "1"], ["bench", "latency"]):
+    for command in (["chat"], ["plan"], ["tokenize"], ["eval", "logits", "--ids", "1"],
+                    ["bench", "latency"], ["bench", "throughput"]):
         refused(*command, "no-such-model", says=["no-such-model", "models/no-such-model"], stdin=b"x")
 
 
@@ -368,6 +390,9 @@ def list_and_check_env():
     check(result.status == 0 and "InternLM2ForCausalLM" in result.out and "k8v4" in result.out, result)
     result = run("check_env")
     check(result.status == 0 and "kernels for" in result.out and run("check-env").out == result.out, result)
+    rows = [line.split(None, 1) for line in result.out.splitlines()]
+    check([row[0] for row in rows].count("GPU") == 1 and [row[0] for row in rows].count("CUDA") == 1, result)
+    check(dict(rows)["GPU"].startswith(("none: ", "not used: ")) or "compute capability" in dict(rows)["GPU"], result)
     with tempfile.TemporaryDirectory() as folder:
         check("none" in run("list", env={"LMD_HOME": folder}).out, "an empty folder has models")
     if MODEL_FOLDER.exists():
@@ -379,8 +404,14 @@ def plan():
     model()
     result = run("plan", MODEL, "--quant-policy", "4c", "--session-len", "2048", "--max-batch-size", "4")
     check(result.status == 0 and result.err == "", result)
-    for word in ("weights", "open pages", "sealed pages", "workspace", "total"):
+    for word in ("device: ", "weights", "open pages", "sealed pages", "workspace", "total"):
         check(word in result.out, result)
+    check("device: cpu" in run("plan", MODEL, "--device", "cpu", "--gpu-memory-limit", "1MiB").out, "no effect there")
+    if usable_gpu():
+        check("limited to 8.0 GB" in run("plan", MODEL, "--gpu-memory-limit", "8G").out, "the limit is not shown")
+        refused("plan", MODEL, "--gpu-memory-limit", "1GiB", status=3, lines=None, says=["memory plan"])
+    else:
+        refused("plan", MODEL, "--device", "cuda", says=["--device cuda: ", "use auto, cpu or host"])
 
 
 @case
@@ -457,7 +488,8 @@ def chat_settings():
                 "--enable-prefix-caching", "--trust-remote-code", "--model-format", "hf")
     check(named.out == cut.out and "a name" in named.err, named)
     refused(*base, "--model-format", "awq", says=["awq", "hf"])
-    refused(*base, "--device", "cuda", says=["cuda"])
+    if not usable_gpu():
+        refused(*base, "--device", "cuda", says=["--device cuda: ", "use auto, cpu or host"])
     refused(*base, "--chat-template", "nonsense", says=["nonsense"])
 
 
@@ -534,18 +566,143 @@ def perplexity_golden():
     check(abs(found / 16.9799 - 1) < 0.005, f"{found}, expected 16.9799: {result}")
 
 
+SHORT = ["--prompt-len", "32", "--gen-len", "8", "--json"]
+RANDOM = ["--random-weights", "internlm2-tiny", "--device", "cpu"]
+MODEL_KEYS = ["device", "model", "threads", "kv", "load_s", "start_to_first_token_s", "read_bandwidth_gb_s"]
+ROW_KEYS = ["prompt_len", "gen_len", "batch", "prefill_tokens_per_s", "decode_tokens_per_s", "first_token_ms", "step_ms",
+            "single_shot_prefill_tokens_per_s", "single_shot_first_token_ms", "sustained_prefill_tokens_per_s",
+            "sustained_first_token_ms", "bytes_per_token", "bandwidth_fraction", "answer_hash"]
+THROUGHPUT_KEYS = [*MODEL_KEYS, "requests", "concurrency", "prompt_len", "gen_len", "seconds", "output_tokens_per_s",
+                   "total_tokens_per_s", "requests_per_s", "ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "itl_p99_ms"]
+WORDS = ("device", "model", "kv", "answer_hash")  # the rest are positive numbers
+
+
+def bench(*arguments):
+    result = run("bench", *arguments)
+    check(result.status == 0, result)
+    return json.loads(result.out)
+
+
+def check_report(report, keys):
+    check(sorted(report) == sorted(keys), report)
+    check(all(report[key] > 0 for key in keys if key not in WORDS and report[key] is not None), report)
+
+
 @case
 def bench_json():
     model()
-    result = run("bench", "latency", MODEL, "--prompt-len", "32", "--gen-len", "8", "--repeat", "1", "--batch", "2", "--json")
-    check(result.status == 0, result)
+    report = bench("latency", MODEL, "--prompt-len", "16", "--gen-len", "4", "--repeat", "1", "--batch", "2", "--json")
+    check_report(report, [*MODEL_KEYS, *ROW_KEYS, "repeat"])
+    check(report["load_s"] is not None and (report["prompt_len"], report["gen_len"], report["batch"]) == (16, 4, 2), report)
+    text = run("bench", "latency", *RANDOM, *SHORT[:-1], "--repeat", "1")
+    check(text.status == 0 and text.err == "", text)
+    for word in ("decode", "single shot", "sustained", "GB/s", "internlm2-tiny (random w4)"):
+        check(word in text.out, text)
+
+
+@case
+def bench_every_format_and_device():
+    """The same answers from the quick kernels as from the definitions, and other ones from other weights."""
+    seen = set()
+    for weights in ("w4", "w8", "f32"):
+        hashes = [bench("latency", *RANDOM, *SHORT, "--weights", weights, "--repeat", "1", "--device", device,
+                        "--quant-policy", policy)["answer_hash"]
+                  for device, policy in (("cpu", "8"), ("host", "8"))]
+        check(hashes[0] == hashes[1], f"{weights}: {hashes}")
+        seen.add(hashes[0])
+    check(len(seen) == 3, seen)
+
+
+@case
+def bench_lists():
+    result = run("bench", "latency", *RANDOM, "--prompt-len", "70,20", "--batch", "1,3", "--gen-len", "5",
+                 "--max-prefill-token-num", "64", "--repeat", "1", "--json")
+    check(result.status == 0 and result.err.count("\n") == 7, result)  # the same as a table beside the JSON
     report = json.loads(result.out)
-    check(sorted(report) == sorted([
-        "device", "model", "threads", "kv", "prompt_len", "gen_len", "batch", "prefill_tokens_per_s",
-        "decode_tokens_per_s", "first_token_ms", "bytes_per_token", "read_bandwidth_gb_s", "bandwidth_fraction"]), report)
-    check(all(report[key] > 0 for key in report if key not in ("device", "model", "kv")), report)
-    text = run("bench", "latency", MODEL, "--prompt-len", "32", "--gen-len", "8", "--repeat", "1")
-    check(text.status == 0 and "decode" in text.out and "GB/s" in text.out, text)
+    check_report({k: v for k, v in report.items() if k != "rows"}, [*MODEL_KEYS, "repeat"])
+    for row in report["rows"]:
+        check_report(row, ROW_KEYS)
+    check([(r["prompt_len"], r["batch"]) for r in report["rows"]] == [(70, 1), (70, 3), (20, 1), (20, 3)], report)
+    check(report["rows"][0]["sustained_first_token_ms"] == report["rows"][1]["sustained_first_token_ms"], report)
+    alone = bench("latency", *RANDOM, "--prompt-len", "70", "--batch", "3", "--gen-len", "5", "--repeat", "1", "--json")
+    check(alone["answer_hash"] == report["rows"][1]["answer_hash"], f"chunks change answers: {alone} {report}")
+    table = run("bench", "latency", *RANDOM, "--prompt-len", "8", "--batch", "1,2", "--gen-len", "4", "--repeat", "1")
+    check(table.status == 0 and len(table.out.splitlines()) == 5 and "whole batch" in table.out, table)
+
+
+@case
+def bench_says_what_does_not_fit():
+    small = ["--prompt-len", "32", "--gen-len", "8", "--repeat", "1"]
+    for command in ("latency", "throughput"):
+        refused("bench", command, *RANDOM, *small[:4], "--session-len", "39", status=3, says=["--session-len 39", "40"])
+    refused("bench", "latency", *RANDOM, *small, "--batch", "4", "--max-batch-size", "3", status=3, says=["--batch 4", "3"])
+    refused("bench", "latency", *RANDOM, *small, "--batch", "4", "--max-prefill-token-num", "32", "--session-len", "40",
+            status=3, says=["43", "--session-len is 40"])
+    result = run("bench", "latency", *RANDOM, *small, "--batch", "1,4", "--max-batch-size", "3", "--json")
+    check(result.status == 0, result)
+    rows = json.loads(result.out)["rows"]
+    check_report(rows[0], ROW_KEYS)
+    check(sorted(rows[1]) == ["batch", "gen_len", "prompt_len", "skipped"] and "--max-batch-size" in rows[1]["skipped"], rows)
+
+
+@case
+def bench_throughput():
+    for more in (["--concurrency", "3"], ["--batch", "3"], ["--concurrency", "3", "--max-batch-size", "2"]):
+        report = bench("throughput", *RANDOM, *SHORT, "--requests", "7", *more)
+        check_report(report, THROUGHPUT_KEYS)
+        check(report["concurrency"] == 3 and report["ttft_p50_ms"] <= report["ttft_p99_ms"], report)
+        tokens = report["output_tokens_per_s"] * report["seconds"]
+        check(abs(tokens - 7 * 8) < 1e-6 and abs(report["requests_per_s"] * report["seconds"] - 7) < 1e-6, report)
+    text = run("bench", "throughput", *RANDOM, *SHORT[:-1], "--requests", "2", "--concurrency", "8")
+    check(text.status == 0 and "output tokens/s" in text.out and "p99" in text.out, text)
+
+
+@case
+def bench_saves_random_weights():
+    with tempfile.TemporaryDirectory() as folder:
+        for weights in ("w4", "w8", "f16", "bf16", "f32"):
+            target = pathlib.Path(folder) / weights
+            made = bench("latency", *RANDOM, "--weights", weights, "--save", target, *SHORT, "--repeat", "1")
+            check(sorted(os.listdir(target)) == ["config.json", "model.safetensors"], os.listdir(target))
+            loaded = bench("latency", target, *SHORT, "--repeat", "1", "--device", "cpu")
+            check(made["answer_hash"] == loaded["answer_hash"], f"{weights}: {made} {loaded}")
+            check(made["bytes_per_token"] == loaded["bytes_per_token"], f"{weights}: {made} {loaded}")
+            check(made["load_s"] is None and loaded["load_s"] is not None, f"{made} {loaded}")
+            inflated = pathlib.Path(folder) / (weights + "-f32")
+            check(run("convert", target, inflated, "--dtype", "float32").status == 0, "not converted")
+            tops = [json.loads(run("eval", "logits", path, "--ids", "5,6,7", "--top", "3", "--device", "cpu").out)["top"]
+                    for path in (target, inflated)]
+            for (id_a, a), (id_b, b) in zip(*tops):
+                check(id_a == id_b and abs(a - b) <= 2e-3 * max(1.0, abs(b)), f"{weights}: {tops}")
+        config = json.loads((pathlib.Path(folder) / "w4" / "config.json").read_text())
+        check(config["quantization_config"] == {"quant_method": "awq", "version": "gemm", "bits": 4, "group_size": 128,
+                                                "zero_point": True, "modules_to_not_convert": None}, config)
+        refused("bench", "latency", *RANDOM, "--save", target, says=["f32", "already exists"])
+        refused("bench", "latency", *RANDOM, "--save", "/proc/none/x", status=1, says=["/proc/none/x"])
+        before = sorted(os.listdir(folder))
+        process = subprocess.Popen([program, "bench", "latency", "--random-weights", "smollm2-135m", "--save",
+                                    os.path.join(folder, "stopped")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=SECONDS)
+        left = sorted(set(os.listdir(folder)) - set(before))
+        check(process.returncode != 0 and left in ([], ["stopped"]), f"{process.returncode}, left behind: {left}")
+
+
+@case
+def bench_on_a_gpu():
+    if not usable_gpu():
+        raise Skip("no GPU that lmd uses")
+    with tempfile.TemporaryDirectory() as folder:
+        for weights in ("w4", "w8", "f16"):
+            target = os.path.join(folder, weights)
+            flags = ["--device", "cuda", "--gpu-memory-limit", "4GiB", *SHORT, "--repeat", "1", "--batch", "2"]
+            made = bench("latency", *RANDOM[:2], "--weights", weights, "--save", target, *flags)
+            check_report(made, [*MODEL_KEYS, *ROW_KEYS, "repeat"])
+            check(made["device"].startswith("cuda, "), made)
+            check(made["answer_hash"] == bench("latency", target, *flags)["answer_hash"], f"{weights}: {made}")
+    check_report(bench("throughput", *RANDOM[:2], "--device", "cuda", *SHORT, "--requests", "9", "--concurrency", "5"),
+                 THROUGHPUT_KEYS)
 
 
 @case

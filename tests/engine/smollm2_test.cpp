@@ -62,7 +62,7 @@ void check_prompt(engine::Evaluator& evaluator, const json::Json& prompt) {
 /// Perplexity of the first window of 2048 tokens.
 double first_window(apps::Runtime& r, const std::vector<int>& tokens) {
   constexpr int kContext = 2048;
-  engine::Evaluator evaluator(r.engine->decoder(), kContext);
+  engine::Evaluator evaluator(r.engine->executor(), kContext);
   double sum = 0.0;
   evaluator.run(std::span(tokens).first(kContext), [&](int position, std::span<float> logits) {
     if (position + 1 == kContext) return;
@@ -77,7 +77,7 @@ TEST_CASE("SmolLM2: logits and greedy tokens of the golden prompts") {
   if (!has_model("SmolLM2 logits") || !test::has_file(kGolden, "SmolLM2 logits")) return;
   const json::Json golden = json::parse_file(kGolden);
   apps::Runtime r = load("0", 1024);
-  engine::Evaluator evaluator(r.engine->decoder(), 1024);
+  engine::Evaluator evaluator(r.engine->executor(), 1024);
   int n = 0;
   for (const json::Json& prompt : golden["prompts"]) {
     if (!prompt.contains("ids") || !prompt.contains("gaps")) continue;

@@ -21,6 +21,7 @@ from reference_decoder import Decoder, Reading, relative_rms
 N_GREEDY = 24
 ALL_POSITIONS = 12  # length of the prompt whose every position is stored
 LENGTHS = (1, ALL_POSITIONS, 63, 64, 65, 70, 130)
+N_DRAWS = 16  # of the noise of 16-bit activations: its RMS is then known within a tenth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +213,28 @@ def numbers(row):
     return [round(float(x), 5) for x in row]
 
 
+def significant(x):
+    return float(f"{float(x):.3g}")
+
+
+def half_noise(draws, truth):
+    """[rows]: the relative RMS distance of each row [vocab] of the draws to the truth's; RMS over draws."""
+    squares = sum((draw - truth).pow(2).mean(-1) for draw in draws) / len(draws)
+    return (squares / truth.pow(2).mean(-1)).sqrt()
+
+
+def gap_noise(draws, truth):
+    """[rows]: how far the gap between the truth's two best logits moves; RMS over draws."""
+    best = truth.topk(2).indices
+    gap = lambda logits: logits.gather(-1, best) @ torch.tensor([1.0, -1.0], dtype=logits.dtype)
+    return (sum((gap(draw) - gap(truth)).pow(2) for draw in draws) / len(draws)).sqrt()
+
+
+def stored_row(position, logits, noise):
+    return {"position": position, "half_noise": significant(noise[position]),
+            "values": numbers(logits[position])}
+
+
 def positions_of(n):
     """Where logits are stored: early, both sides of the first page's end, the end."""
     return range(n) if n == ALL_POSITIONS else sorted({p for p in (1, 63, 64, n - 1) if p < n})
@@ -221,28 +244,33 @@ def golden(folder, recipe):
     """Everything is computed from the files as they were written."""
     config, tensors = reference.read_folder(folder)
     right = Decoder(config, tensors)
+    halves = [Decoder(config, tensors, rounded=reference.half_rounding(seed)) for seed in range(N_DRAWS)]
     generator = torch.Generator().manual_seed(100 + recipe.seed)
     prompts, full = [], {}
     for n in recipe.lengths:
         ids = torch.randint(3, config["vocab_size"], (n,), generator=generator).tolist()
         logits = right.logits(ids)
         greedy_ids, gaps = reference.greedy(right, ids, N_GREEDY)
-        last = right.logits(ids + greedy_ids[:-1], prompt_length=n)[-1]
-        full[f"n{n}"] = (ids, logits, greedy_ids, last)
+        how = {"ids": ids + greedy_ids[:-1], "prompt_length": n}
+        forced, draws = right.logits(**how), [half.logits(**how) for half in halves]
+        noise = half_noise(draws, forced)
+        full[f"n{n}"] = (ids, logits, greedy_ids, forced[-1])
         prompts.append({
             "name": f"n{n}", "ids": ids,
-            "logits": [{"position": p, "values": numbers(logits[p])} for p in positions_of(n)],
+            "logits": [stored_row(p, logits, noise) for p in positions_of(n)],
             "greedy_ids": greedy_ids, "gaps": numbers(gaps),
-            "decoded": {"position": n + N_GREEDY - 2, "values": numbers(last)},
+            "gap_noise": [significant(x) for x in gap_noise([d[n - 1:] for d in draws], forced[n - 1:])],
+            "decoded": stored_row(n + N_GREEDY - 2, forced, noise),
         })
     schemes = {}
     ids = full["n130"][0]
     for scheme in reference.SCHEMES:
         logits = right.logits(ids, scheme=scheme)
+        noise = half_noise([half.logits(ids, scheme=scheme) for half in halves], logits)
         distance = relative_rms(logits[64:], full["n130"][1][64:])
         schemes[scheme] = {
             "prompt": "n130", "relative_rms_to_unrounded": round(distance, 6),
-            "logits": [{"position": p, "values": numbers(logits[p])} for p in (63, 64, 127, 128, 129)],
+            "logits": [stored_row(p, logits, noise) for p in (63, 64, 127, 128, 129)],
         }
     wrong = {}
     for name, (reading, prompt, where) in recipe.wrong.items():
@@ -278,6 +306,10 @@ def report(name, folder, recipe):
     print(f"{name}: {size / 1e3:.0f} kB, logits' deviation {spread:.2f}, smallest gap {min(gaps):.4f}, "
           f"{sum(g < 0.02 for g in gaps)} of {len(gaps)} under 0.02")
     print("  wrong:  " + "  ".join(f"{k} {v['relative_rms']:.4f}" for k, v in data["wrong"].items()))
+    noise = lambda rows: (sum(row["half_noise"]**2 for row in rows) / len(rows))**0.5
+    rows = [row for p in data["prompts"] for row in p["logits"] + [p["decoded"]]]
+    print(f"  half noise: prompts {noise(rows):.5f}  " + "  ".join(
+        f"{k} {noise(v['logits'][1:]):.5f}" for k, v in data["schemes"].items()))
     print("  scheme: " + "  ".join(f"{k} {v['relative_rms_to_unrounded']:.5f}" for k, v in data["schemes"].items()))
 
 

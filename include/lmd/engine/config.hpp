@@ -15,6 +15,7 @@ struct EngineConfig {
   double cache_max_entry_count = 0.8;  ///< share of the memory left beside the weights
   int max_prefill_tokens = 512;        ///< prompt tokens in one step
   bool has_prefix_cache = true;        ///< sealed pages of equal prefixes are shared
+  bool is_deterministic = false;       ///< the same bits in any batch, at a price; Cpu's always are
 };
 
 /// \throws Error(kConfig) naming the flag, its value and its range.

@@ -2,9 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/engine/cpu_executor.hpp>
 #include <lmd/engine/scheduler.hpp>
-#include <lmd/kernels/sample/sampler_cpu.hpp>
-#include <lmd/model/decoder.hpp>
 
 #include <atomic>
 #include <mutex>
@@ -19,23 +18,21 @@ struct EngineStats {
   std::int64_t steps = 0;
 };
 
-/// Continuous batching over one decoder. `submit` and `cancel` may be called from any thread;
+/// Continuous batching over one executor. `submit` and `cancel` may be called from any thread;
 /// `step` is called by the one thread that owns the engine.
 class Engine {
  public:
-  /// `decoder` must have room for plan.max_rows rows.
+  /// `executor` must have been made for `plan`.
+  Engine(std::unique_ptr<Executor> executor, const EngineConfig& config, const MemoryPlan& plan)
+      : executor_(std::move(executor)), plan_(plan), scheduler_(executor_->model(), plan, config) {}
+  /// On the Host or Cpu backend; `decoder` must have room for plan.max_rows rows.
   Engine(model::Decoder decoder, const EngineConfig& config, const MemoryPlan& plan)
-      : decoder_(std::move(decoder)),
-        plan_(plan),
-        scheduler_(decoder_.config(), plan, config),
-        pool_(plan.sealed_pages()),
-        open_(plan.max_batch_size * decoder_.geometry().open_elements()),
-        logits_(std::int64_t{plan.max_batch_size} * decoder_.config().vocab_size) {}
+      : Engine(std::make_unique<CpuExecutor>(std::move(decoder), plan), config, plan) {}
 
-  [[nodiscard]] const model::ModelConfig& model() const { return decoder_.config(); }
+  [[nodiscard]] const model::ModelConfig& model() const { return executor_->model(); }
   [[nodiscard]] const MemoryPlan& plan() const { return plan_; }
   [[nodiscard]] const EngineStats& stats() const { return stats_; }
-  [[nodiscard]] model::Decoder& decoder() { return decoder_; }
+  [[nodiscard]] Executor& executor() { return *executor_; }
 
   /// Queues a request. An answer is cut at the session's length.
   ///
@@ -71,14 +68,14 @@ class Engine {
     scheduler_.plan_step();
     forward();
     scheduler_.finish_step();
-    sample();
+    finish();
     ++stats_.steps;
     return true;
   }
 
  private:
   void check(const Request& r) const {
-    const int vocab = decoder_.config().vocab_size;
+    const int vocab = executor_->model().vocab_size;
     LMD_REQUIRE(!r.prompt.empty(), ErrorCode::kConfig, "the prompt is empty");
     LMD_REQUIRE(std::ssize(r.prompt) < plan_.session_len, ErrorCode::kCapacity,
                 "the prompt has " + std::to_string(r.prompt.size()) +
@@ -113,81 +110,69 @@ class Engine {
     }
   }
 
+  /// What the step brings; a token is drawn for every sequence whose tokens are all in it.
   void forward() {
-    ids_.clear();
-    positions_.clear();
-    bases_.clear();
-    step_sequences_.clear();
-    logit_rows_.clear();
+    const std::size_t n = scheduler_.running().size();
+    items_.clear();
+    draws_.clear();
+    draws_.reserve(n);  // items point into it
     for (const auto& s : scheduler_.running()) {
       if (s->n_step == 0) continue;
-      step_sequences_.push_back(
-          {.first_row = static_cast<int>(ids_.size()),
-           .n = s->n_step,
-           .position = s->n_cached,
-           .open = open_.data() + s->slot * decoder_.geometry().open_elements(),
-           .page_ids = s->pages.data()});
-      for (int i = 0; i < s->n_step; ++i) {
-        ids_.push_back(s->tokens[s->n_cached + i]);
-        positions_.push_back(s->n_cached + i);
-        bases_.push_back(s->rope_base);
+      StepItem item{.slot = s->slot,
+                    .position = s->n_cached,
+                    .ids = std::span(s->tokens).subspan(static_cast<std::size_t>(s->n_cached),
+                                                        static_cast<std::size_t>(s->n_step)),
+                    .rope_base = s->rope_base,
+                    .page_ids = {s->pages.data(), static_cast<std::size_t>(s->pages.size())}};
+      if (s->n_step == s->n_pending()) {
+        draws_.push_back({.params = &s->request.sampling,
+                          .tokens = s->tokens,
+                          .n_prompt = s->n_prompt,
+                          .n_logprobs = s->request.n_logprobs});
+        if (s->n_generated() < s->request.min_new_tokens)
+          draws_.back().banned = s->request.stop_ids;
+        item.draw = &draws_.back();
       }
-      if (s->n_step == s->n_pending()) logit_rows_.push_back(static_cast<int>(ids_.size()) - 1);
+      items_.push_back(item);
     }
-    decoder_.forward({ids_, positions_, bases_, step_sequences_, logit_rows_, pool_.data()},
-                     logits_.data());
+    drawn_.resize(draws_.size());
+    executor_->run(items_, drawn_);
   }
 
-  /// Draws a token for every sequence whose tokens are all in the cache now.
-  void sample() {
-    const std::int64_t vocab = decoder_.config().vocab_size;
-    std::int64_t row = 0;
+  /// Hands out the tokens that were drawn.
+  void finish() {
+    std::size_t row = 0;
     ended_.clear();
     for (std::size_t i = 0; i < scheduler_.running().size(); ++i) {
       Sequence& s = *scheduler_.running()[i];
       if (s.n_step == 0 || s.n_pending() > 0) continue;
-      const FinishReason finish =
-          draw(s, {logits_.data() + row * vocab, static_cast<std::size_t>(vocab)});
-      ++row;
-      if (finish != FinishReason::kNone) ended_.push_back(i);
+      if (take(s, drawn_[row++]) != FinishReason::kNone) ended_.push_back(i);
     }
     for (auto at = ended_.rbegin(); at != ended_.rend(); ++at)
       scheduler_.remove(*at);
   }
 
-  FinishReason draw(Sequence& s, std::span<float> logits) {
+  FinishReason take(Sequence& s, const Drawn& drawn) {
     if (s.n_generated() == 0) {
       stats_.prompt_tokens += s.n_prompt;
       stats_.reused_tokens += s.n_reused;
     }
-    if (s.n_generated() < s.request.min_new_tokens) {
-      for (const int id : s.request.stop_ids) {
-        if (id >= 0 && id < std::ssize(logits))
-          logits[id] = -std::numeric_limits<float>::infinity();
-      }
-    }
-    kernels::TokenLogprobs logprobs;
-    const int token = sampler_.sample(logits, s.request.sampling,
-                                      {.tokens = s.tokens,
-                                       .n_prompt = s.n_prompt,
-                                       .n_logprobs = s.request.n_logprobs,
-                                       .logprobs = &logprobs});
-    if (token < 0) {
+    if (drawn.token < 0) {
       s.sink({.id = s.id, .finish = FinishReason::kError});
       return FinishReason::kError;
     }
-    s.tokens.push_back(token);
+    s.tokens.push_back(drawn.token);
     ++stats_.generated_tokens;
     FinishReason finish = FinishReason::kNone;
-    if (std::ranges::find(s.request.stop_ids, token) != s.request.stop_ids.end()) {
+    if (std::ranges::find(s.request.stop_ids, drawn.token) != s.request.stop_ids.end()) {
       finish = FinishReason::kStop;
     } else if (s.n_generated() >= s.request.max_new_tokens) {
       finish = FinishReason::kLength;
     }
     s.sink({.id = s.id,
-            .token = token,
+            .token = drawn.token,
             .finish = finish,
-            .logprobs = s.request.n_logprobs >= 0 ? &logprobs : nullptr});
+            .logprobs = s.request.n_logprobs >= 0 ? &drawn.logprobs : nullptr});
     return finish;
   }
 
@@ -196,13 +181,9 @@ class Engine {
     s->sink({.id = s->id, .finish = reason});
   }
 
-  model::Decoder decoder_;
+  std::unique_ptr<Executor> executor_;
   MemoryPlan plan_;
   Scheduler scheduler_;
-  Buffer<std::uint8_t> pool_;  // [n_pages, page_bytes]
-  Buffer<Half> open_;          // [max_batch_size, open_elements]
-  Buffer<float> logits_;       // [max_batch_size, vocab]
-  kernels::CpuSampler sampler_;
   EngineStats stats_;
 
   std::atomic<RequestId> next_id_{1};
@@ -210,11 +191,9 @@ class Engine {
   std::vector<std::unique_ptr<Sequence>> submitted_;
   std::vector<RequestId> cancelled_;
 
-  std::vector<int> ids_;
-  std::vector<int> positions_;
-  std::vector<double> bases_;
-  std::vector<model::StepSequence> step_sequences_;
-  std::vector<int> logit_rows_;
+  std::vector<StepItem> items_;
+  std::vector<DrawRequest> draws_;
+  std::vector<Drawn> drawn_;
   std::vector<std::size_t> ended_;
 };
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <lmd/cache/page_table.hpp>
+#include <lmd/core/buffer.hpp>
+#include <lmd/engine/executor.hpp>
+#include <lmd/kernels/elementwise/rope.hpp>
 #include <lmd/kernels/sample/sampler_cpu.hpp>
-#include <lmd/model/decoder.hpp>
 
 #include <algorithm>
 #include <numeric>
@@ -14,15 +16,15 @@ namespace lmd::engine {
 /// Tokens whose logits are held at a time.
 inline constexpr int kEvaluationChunk = 128;
 
-/// Runs one sequence through a decoder of its own, outside any engine.
+/// Runs sequences through an executor, one after another. They take its first slot and its first
+/// pages, so no engine may run on it before they are done, nor reuse what it has cached.
 class Evaluator {
  public:
-  /// For sequences of up to `max_tokens` tokens. `decoder` outlives it.
-  Evaluator(model::Decoder& decoder, int max_tokens)
-      : decoder_(&decoder),
-        pool_(cache::sealed_pages(max_tokens) * decoder.geometry().page_bytes()),
-        open_(decoder.geometry().open_elements()),
-        logits_(std::int64_t{kEvaluationChunk} * decoder.config().vocab_size),
+  /// For sequences of up to `max_tokens` tokens, which the executor's memory plan must hold.
+  /// `executor` outlives it.
+  Evaluator(Executor& executor, int max_tokens)
+      : executor_(&executor),
+        logits_(std::int64_t{kEvaluationChunk} * executor.model().vocab_size),
         page_ids_(static_cast<std::size_t>(cache::sealed_pages(max_tokens))) {
     std::iota(page_ids_.begin(), page_ids_.end(), 0);
   }
@@ -32,29 +34,21 @@ class Evaluator {
   /// of all of them where it is 0.
   template <class F>
   void run(std::span<const int> tokens, F&& f, int n_prompt = 0) {
-    const model::ModelConfig& m = decoder_->config();
+    const model::ModelConfig& m = executor_->model();
     const int n = static_cast<int>(tokens.size());
     const double base =
         kernels::dynamic_ntk_base(m.rope.base, m.rope.dynamic_factor, m.max_position, m.head_dim,
                                   n_prompt > 0 ? n_prompt : n);
-    const int chunk = std::min(kEvaluationChunk, decoder_->max_rows());
-    const std::vector<double> bases(static_cast<std::size_t>(chunk), base);
-    std::vector<int> rows(static_cast<std::size_t>(chunk));
-    std::iota(rows.begin(), rows.end(), 0);
-    std::vector<int> positions(static_cast<std::size_t>(chunk));
+    const int chunk = std::min(kEvaluationChunk, executor_->max_rows());
     for (int at = 0; at < n; at += chunk) {
       const int size = std::min(chunk, n - at);
-      const auto count = static_cast<std::size_t>(size);
-      std::iota(positions.begin(), positions.end(), at);
-      const model::StepSequence s{.first_row = 0,
-                                  .n = size,
-                                  .position = at,
-                                  .open = open_.data(),
-                                  .page_ids = page_ids_.data()};
-      decoder_->forward({tokens.subspan(static_cast<std::size_t>(at), count),
-                         std::span(positions).first(count), std::span(bases).first(count),
-                         std::span(&s, 1), std::span<const int>(rows).first(count), pool_.data()},
-                        logits_.data());
+      executor_->logits(
+          {.slot = 0,
+           .position = at,
+           .ids = tokens.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(size)),
+           .rope_base = base,
+           .page_ids = page_ids_},
+          logits_.data());
       for (int i = 0; i < size; ++i) {
         f(at + i, std::span<float>(logits_.data() + std::int64_t{i} * m.vocab_size,
                                    static_cast<std::size_t>(m.vocab_size)));
@@ -63,9 +57,7 @@ class Evaluator {
   }
 
  private:
-  model::Decoder* decoder_;
-  Buffer<std::uint8_t> pool_;
-  Buffer<Half> open_;
+  Executor* executor_;
   Buffer<float> logits_;
   std::vector<std::int32_t> page_ids_;
 };

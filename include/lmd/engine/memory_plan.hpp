@@ -100,6 +100,21 @@ inline void plan_line(std::string& to,
   return text;
 }
 
+/// Tokens of a step at most: prompts, and one of each sequence that decodes.
+[[nodiscard]] inline int step_rows(const model::ModelConfig& model, const EngineConfig& config) {
+  const int session_len = config.session_len > 0 ? config.session_len : model.max_position;
+  return static_cast<int>(
+      std::min<std::int64_t>(config.max_prefill_tokens,
+                             std::int64_t{session_len} * config.max_batch_size) +
+      config.max_batch_size);
+}
+
+/// What a backend needs beside weights, cache and logits.
+struct BackendNeeds {
+  int activation_bytes = 4;    ///< of one activation
+  std::int64_t workspace = 0;  ///< bytes of its own
+};
+
 /// Sealed pages get `cache_max_entry_count` of what is left beside weights, open pages and
 /// workspace, but no more than all sequences at full length could fill.
 ///
@@ -109,21 +124,20 @@ inline void plan_line(std::string& to,
                                             const EngineConfig& config,
                                             const cache::CacheGeometry& geometry,
                                             std::int64_t weight_bytes,
-                                            std::int64_t available) {
+                                            std::int64_t available,
+                                            BackendNeeds needs = {}) {
   validate(config);
   MemoryPlan p;
   p.weights = weight_bytes;
   p.available = available;
   p.session_len = config.session_len > 0 ? config.session_len : model.max_position;
   p.max_batch_size = config.max_batch_size;
-  p.max_rows =
-      static_cast<int>(std::min<std::int64_t>(config.max_prefill_tokens,
-                                              std::int64_t{p.session_len} * config.max_batch_size) +
-                       config.max_batch_size);
+  p.max_rows = step_rows(model, config);
   p.open_pages = config.max_batch_size * geometry.open_elements() * 2;
   const std::int64_t row = 2 * std::int64_t{model.hidden_size} + model.qkv_size() + model.q_size() +
                            3 * std::int64_t{model.intermediate_size} + model.head_dim;
-  p.workspace = 4 * (p.max_rows * row + std::int64_t{config.max_batch_size} * model.vocab_size);
+  p.workspace = needs.activation_bytes * p.max_rows * row +
+                4 * std::int64_t{config.max_batch_size} * model.vocab_size + needs.workspace;
   p.page_bytes = geometry.page_bytes();
   const std::int64_t pages_of_one = cache::sealed_pages(p.session_len);
   const std::int64_t useful = config.max_batch_size * pages_of_one;

@@ -1,0 +1,48 @@
+/// \file  The Cuda backend as translation units see it that know nothing of CUDA.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/engine/executor.hpp>
+#include <lmd/engine/memory_plan.hpp>
+#include <lmd/model/weights.hpp>
+
+#include <memory>
+#include <string>
+
+namespace lmd::apps {
+
+/// Whether this build has the backend, whatever the machine has.
+[[nodiscard]] bool is_cuda_built_in();
+
+/// The GPU that this process would use.
+struct GpuFacts {
+  bool is_usable = false;
+  bool is_there = false;       ///< a GPU answered, usable or not
+  std::string problem;         ///< why it is not usable, for people
+  std::string name;            ///< "NVIDIA H200"
+  int compute_capability = 0;  ///< 10 * major + minor
+  int multiprocessors = 0;
+  std::int64_t free_bytes = 0;
+  std::int64_t total_bytes = 0;
+};
+
+/// Asks the driver; never throws.
+[[nodiscard]] GpuFacts query_gpu();
+
+/// What the backend needs beside weights, cache and logits, for a decoder of this shape.
+[[nodiscard]] engine::BackendNeeds cuda_needs(const model::ModelConfig& model,
+                                              const engine::EngineConfig& config);
+
+/// Moves the weights to the GPU and makes what runs them. Their rows are in PlainOrder.
+/// \throws Error(kConfig) for what has no kernels; Error(kCapacity); Error(kCuda).
+[[nodiscard]] std::unique_ptr<engine::Executor> make_cuda_executor(
+    const model::ModelConfig& model,
+    model::DecoderWeights weights,
+    const engine::EngineConfig& config,
+    const engine::MemoryPlan& plan);
+
+/// Bytes per second that the GPU reads from its memory: the best of a few passes over 4 GiB, or
+/// what is free of it.
+[[nodiscard]] double gpu_read_bandwidth();
+
+}  // namespace lmd::apps

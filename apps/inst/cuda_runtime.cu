@@ -1,0 +1,135 @@
+/// \file  What apps/cuda_runtime.hpp declares, with the Cuda backend.
+// SPDX-License-Identifier: Apache-2.0
+#include <lmd/engine/cuda_executor.cuh>
+#include <lmd/engine/make_ops.cuh>
+
+#include "../cuda_runtime.hpp"
+
+namespace lmd::apps {
+namespace {
+
+/// Kernels use instructions of this architecture.
+constexpr int kLeastComputeCapability = 90;
+
+/// The context of device 0. Its stream lives as long as the process: buffers are freed in its order.
+Cuda gpu_context() {
+  static const Stream stream;
+  int multiprocessors = 0;
+  LMD_CUDA_TRY(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
+  return {.stream = stream.get(), .overlap = true, .multiprocessors = multiprocessors};
+}
+
+/// What read_kernel sums, 16 bytes at a time.
+struct ReadArgs {
+  const uint4* from = nullptr;
+  std::int64_t n = 0;
+  unsigned* sum = nullptr;
+};
+
+__global__ void __launch_bounds__(512) read_kernel(ReadArgs a) {
+  unsigned sum = 0;
+  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+#pragma unroll 8
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < a.n; i += step) {
+    const uint4 v = a.from[i];
+    sum += v.x ^ v.y ^ v.z ^ v.w;
+  }
+  if (sum == 0x12345678u) *a.sum = sum;  // used, so that nothing is optimised away
+}
+
+}  // namespace
+
+bool is_cuda_built_in() {
+  return true;
+}
+
+GpuFacts query_gpu() {
+  GpuFacts facts;
+  int n = 0;
+  const cudaError_t error = cudaGetDeviceCount(&n);
+  if (error != cudaSuccess || n == 0) {
+    (void)cudaGetLastError();
+    int driver = 0;
+    const bool has_driver = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
+    facts.problem = "no GPU answers";
+    if (!has_driver) {
+      facts.problem = "no NVIDIA driver is installed";
+    } else if (error == cudaErrorInsufficientDriver) {
+      facts.problem = "the NVIDIA driver is too old for CUDA " +
+                      std::to_string(CUDART_VERSION / 1000) + "." +
+                      std::to_string(CUDART_VERSION % 1000 / 10);
+    }
+    return facts;
+  }
+  facts.is_there = true;
+  cudaDeviceProp properties{};
+  std::size_t free_bytes = 0;
+  std::size_t total_bytes = 0;
+  cudaError_t asked = cudaGetDeviceProperties(&properties, 0);
+  if (asked == cudaSuccess) asked = cudaMemGetInfo(&free_bytes, &total_bytes);
+  if (asked != cudaSuccess) {
+    (void)cudaGetLastError();
+    facts.problem = std::string("the GPU does not answer: ") + cudaGetErrorString(asked);
+    return facts;
+  }
+  facts.name = properties.name;
+  facts.compute_capability = 10 * properties.major + properties.minor;
+  facts.multiprocessors = properties.multiProcessorCount;
+  facts.free_bytes = static_cast<std::int64_t>(free_bytes);
+  facts.total_bytes = static_cast<std::int64_t>(total_bytes);
+  facts.is_usable = facts.compute_capability == kLeastComputeCapability;
+  if (!facts.is_usable) {
+    facts.problem = facts.name + " has compute capability " + std::to_string(properties.major) +
+                    "." + std::to_string(properties.minor) + ", kernels are built for 9.0";
+  }
+  return facts;
+}
+
+engine::BackendNeeds cuda_needs(const model::ModelConfig& shape,
+                                const engine::EngineConfig& config) {
+  const model::StepLimits limits{engine::step_rows(shape, config), config.max_batch_size};
+  const int unit_bytes = engine::sealed_unit_bytes(config.quant_policy, shape.head_dim);
+  const cache::CacheGeometry geometry{shape.n_layers, shape.n_kv_heads, shape.head_dim, unit_bytes};
+  const std::int64_t pages = std::int64_t{limits.prefill_pages()} * 2 * geometry.open_tile() * 2;
+  return {
+      .activation_bytes = 2,
+      .workspace = pages + geometry.open_elements() * 2 +
+                   model::LinearMemory::bytes_of(shape, limits.rows, query_gpu().multiprocessors)};
+}
+
+std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& shape,
+                                                     model::DecoderWeights weights,
+                                                     const engine::EngineConfig& config,
+                                                     const engine::MemoryPlan& plan) {
+  const Cuda ctx = gpu_context();
+  const model::CudaOps<Half> ops =
+      engine::make_cuda_ops(config.quant_policy, shape.head_dim, config.is_deterministic);
+  return std::make_unique<engine::CudaExecutor<Half>>(
+      shape, model::upload_weights(std::move(weights), ops, ctx), ops, plan,
+      config.is_deterministic, ctx);
+}
+
+double gpu_read_bandwidth() {
+  constexpr std::int64_t kMostBytes = std::int64_t{4} << 30;
+  constexpr int kPasses = 8;
+  const Cuda ctx = gpu_context();
+  const std::int64_t bytes = std::min(kMostBytes, query_gpu().free_bytes / 2);
+  DeviceBuffer<std::uint8_t> buffer(bytes / 16 * 16, ctx.stream);
+  DeviceBuffer<unsigned> sum(1, ctx.stream);
+  buffer.fill_bytes(1);
+  const ReadArgs args{reinterpret_cast<const uint4*>(buffer.data()), buffer.size() / 16,
+                      sum.data()};
+  double best = 0.0;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    Event start;
+    Event end;
+    start.record(ctx.stream);
+    read_kernel<<<static_cast<unsigned>(ctx.multiprocessors) * 4, 512, 0, ctx.stream>>>(args);
+    end.record(ctx.stream);
+    LMD_CUDA_TRY(cudaStreamSynchronize(ctx.stream));
+    best = std::max(best, static_cast<double>(buffer.size()) / (end.ms_since(start) * 1e-3));
+  }
+  return best;
+}
+
+}  // namespace lmd::apps

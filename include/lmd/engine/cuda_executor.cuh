@@ -1,0 +1,387 @@
+/// \file  Steps on the Cuda backend: decoding is one recorded graph for each size of a batch.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/core/stream.cuh>
+#include <lmd/engine/executor.hpp>
+#include <lmd/engine/memory_plan.hpp>
+#include <lmd/engine/step_upload.cuh>
+#include <lmd/kernels/sample/sample.cuh>
+#include <lmd/kernels/sample/sampler_cpu.hpp>
+#include <lmd/model/decoder.cuh>
+
+#include <limits>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <vector>
+
+namespace lmd::engine {
+
+/// Sequences for which a graph is recorded: the smallest such number that is not below n.
+[[nodiscard]] constexpr int decode_bucket(int n) {
+  if (n <= 4) return n <= 2 ? n : 4;
+  return round_up(n, n <= 64 ? 8 : 32);
+}
+
+template <Activation T>
+class CudaExecutor final : public Executor {
+ public:
+  /// Takes `plan`'s memory on the current device. `ctx` has a stream that outlives the executor.
+  /// With `is_batch_invariant` single tokens take the way of prompts, whose attention is not split;
+  /// `ops` has to be made for it, too.
+  CudaExecutor(const model::ModelConfig& config,
+               model::DeviceWeights weights,
+               const model::CudaOps<T>& ops,
+               const MemoryPlan& plan,
+               bool is_batch_invariant,
+               Cuda ctx)
+      : ctx_(ctx),
+        is_batch_invariant_(is_batch_invariant),
+        max_rows_(plan.max_rows),
+        max_batch_(plan.max_batch_size),
+        decoder_(config, std::move(weights), ops, ctx, {plan.max_rows, plan.max_batch_size}),
+        geometry_(decoder_.geometry()),
+        pool_(plan.sealed_pages(), ctx.stream),
+        open_((std::int64_t{plan.max_batch_size} + 1) * geometry_.open_elements(), ctx.stream),
+        logits_(std::int64_t{plan.max_batch_size} * config.vocab_size, ctx.stream),
+        drawn_ids_(plan.max_batch_size, ctx.stream),
+        drawn_logprobs_(plan.max_batch_size, ctx.stream),
+        host_ids_(plan.max_batch_size),
+        host_logprobs_(plan.max_batch_size),
+        upload_(kUsualUpload, ctx.stream) {
+    open_.fill_bytes(0);  // what is masked must still be a number
+    LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
+  }
+
+  [[nodiscard]] const model::ModelConfig& model() const override { return decoder_.config(); }
+  [[nodiscard]] cache::CacheGeometry geometry() const override { return geometry_; }
+  [[nodiscard]] int max_rows() const override { return max_rows_; }
+  [[nodiscard]] std::int64_t step_weight_bytes(int rows) const override {
+    return decoder_.step_weight_bytes(rows);
+  }
+
+  void run(std::span<const StepItem> items, std::span<Drawn> drawn) override {
+    draws_.clear();
+    bool is_decode = true;
+    for (const StepItem& item : items) {
+      if (item.draw != nullptr) draws_.push_back(item.draw);
+      is_decode = is_decode && item.ids.size() == 1 && item.draw != nullptr;
+    }
+    if (is_decode) {
+      decode(items);
+    } else {
+      forward(items);
+    }
+    LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
+    for (std::size_t i = 0; i < draws_.size(); ++i) {
+      drawn[i].token = host_ids_.data()[i];
+      drawn[i].logprobs.chosen = host_logprobs_.data()[i];
+      if (draws_[i]->n_logprobs > 0) draw_on_host(*draws_[i], static_cast<int>(i), drawn[i]);
+    }
+  }
+
+  void logits(const StepItem& item, float* logits) override {
+    draws_.clear();
+    const int n = static_cast<int>(item.ids.size());
+    const int* rows = queue_forward({&item, 1}, n);
+    const std::int64_t vocab = decoder_.config().vocab_size;
+    for (int at = 0; at < n; at += max_batch_) {
+      const int m = std::min(max_batch_, n - at);
+      decoder_.write_logits(rows + at, m, logits_.data());
+      LMD_CUDA_TRY(cudaMemcpyAsync(logits + at * vocab, logits_.data(),
+                                   static_cast<std::size_t>(m * vocab) * sizeof(float),
+                                   cudaMemcpyDeviceToHost, ctx_.stream));
+    }
+    LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
+  }
+
+ private:
+  static constexpr std::int64_t kUsualUpload = std::int64_t{4} << 20;
+
+  /// Arrays of a step whose places a graph remembers: added first, in this order.
+  struct StepArrays {
+    Uploaded<kernels::SequenceChunk> decode_chunks, prefill_chunks;
+    Uploaded<kernels::PrefillPage> pages;
+    Uploaded<kernels::SamplingRow> sampling;
+    Uploaded<double> bases;
+    Uploaded<int> positions, ids, n_tokens, logit_rows;
+  };
+
+  /// How many elements these have.
+  struct StepCounts {
+    int rows = 0;
+    int decode = 0;
+    int prefill = 0;
+    int pages = 0;
+    int draws = 0;
+    int logit_rows = 0;  ///< 0: the first `draws` rows
+  };
+
+  /// The whole of a step that brings one token of each sequence and draws for all of them.
+  void decode(std::span<const StepItem> items) {
+    const int n = static_cast<int>(items.size());
+    const int bucket = std::min(decode_bucket(n), max_batch_);
+    StepCounts counts{.rows = bucket, .draws = bucket};
+    (is_batch_invariant_ ? counts.prefill : counts.decode) = bucket;
+    if (is_batch_invariant_) counts.pages = bucket;
+    const StepArrays a = begin(counts, items);
+    kernels::SequenceChunk* chunks =
+        is_batch_invariant_ ? a.prefill_chunks.host : a.decode_chunks.host;
+    for (int i = 0; i < bucket; ++i) {
+      const StepItem& item = i < n ? items[static_cast<std::size_t>(i)] : idle_;
+      put_row(a, i, item, 0);
+      chunks[i] = chunk_of(item, i);
+      if (is_batch_invariant_) a.pages.host[i] = {i, item.position / cache::kPageTokens};
+      if (i >= n) put_idle_draw(a, i);
+    }
+    put_sampling(a);
+    upload_.send();
+    Graph& graph = graphs_[bucket];
+    if (graph.is_empty()) {
+      graph = Graph::capture(ctx_.stream, [&] {
+        decoder_.forward(device_step(a, counts));
+        decoder_.write_logits(nullptr, bucket, logits_.data());
+        sample(a, bucket);
+      });
+    }
+    graph.launch(ctx_.stream);
+  }
+
+  /// Any other step.
+  void forward(std::span<const StepItem> items) {
+    const int n = static_cast<int>(draws_.size());
+    const int* rows = queue_forward(items, 0);
+    if (n == 0) return;
+    decoder_.write_logits(rows, n, logits_.data());
+    sample(arrays_, n);
+  }
+
+  /// Queues the layers; returns the rows behind which tokens are drawn, or the first `n_logits`
+  /// rows where it is not 0.
+  [[nodiscard]] const int* queue_forward(std::span<const StepItem> items, int n_logits) {
+    StepCounts counts{.draws = static_cast<int>(draws_.size())};
+    for (const StepItem& item : items) {
+      const int n = static_cast<int>(item.ids.size());
+      counts.rows += n;
+      if (is_single(item)) {
+        ++counts.decode;
+      } else {
+        ++counts.prefill;
+        counts.pages +=
+            (item.position + n - 1) / cache::kPageTokens - item.position / cache::kPageTokens + 1;
+      }
+    }
+    counts.logit_rows = n_logits > 0 ? n_logits : counts.draws;
+    arrays_ = begin(counts, items);
+    place_rows(items, counts);
+    put_sampling(arrays_);
+    if (n_logits > 0) std::iota(arrays_.logit_rows.host, arrays_.logit_rows.host + n_logits, 0);
+    upload_.send();
+    decoder_.forward(device_step(arrays_, counts));
+    return arrays_.logit_rows.device;
+  }
+
+  /// Whether decode attention takes it.
+  [[nodiscard]] bool is_single(const StepItem& item) const {
+    return item.ids.size() == 1 && !is_batch_invariant_;
+  }
+
+  /// Rows of single tokens first, as decode attention has them, then prompts.
+  void place_rows(std::span<const StepItem> items, const StepCounts& counts) {
+    int decode = 0;
+    int prefill = 0;
+    int page = 0;
+    int row = counts.decode;
+    int draw = 0;
+    for (const StepItem& item : items) {
+      const int n = static_cast<int>(item.ids.size());
+      const int first = is_single(item) ? decode : row;
+      for (int i = 0; i < n; ++i)
+        put_row(arrays_, first + i, item, i);
+      if (is_single(item)) {
+        arrays_.decode_chunks.host[decode++] = chunk_of(item, first);
+      } else {
+        const int last = (item.position + n - 1) / cache::kPageTokens;
+        for (int p = item.position / cache::kPageTokens; p <= last; ++p)
+          arrays_.pages.host[page++] = {prefill, p};
+        arrays_.prefill_chunks.host[prefill++] = chunk_of(item, first);
+        row += n;
+      }
+      if (item.draw != nullptr) arrays_.logit_rows.host[draw++] = first + n - 1;
+    }
+  }
+
+  [[nodiscard]] StepArrays begin(const StepCounts& counts, std::span<const StepItem> items) {
+    using kernels::PrefillPage, kernels::SamplingRow, kernels::SequenceChunk;
+    const auto bytes = [](const auto& n, auto type) {
+      return StepUpload::bytes_of<decltype(type)>(static_cast<std::int64_t>(n));
+    };
+    std::int64_t total = bytes(counts.decode + counts.prefill, SequenceChunk{}) + 16 +
+                         bytes(counts.pages, PrefillPage{}) + bytes(counts.draws, SamplingRow{}) +
+                         bytes(counts.rows, double{}) + 2 * bytes(counts.rows, int{}) +
+                         bytes(counts.draws, int{}) + bytes(counts.logit_rows, int{});
+    for (const StepItem& item : items)
+      total += bytes(item.page_ids.size(), std::int32_t{});
+    for (const DrawRequest* draw : draws_) {
+      total += bytes(draw->tokens.size(), int{}) +
+               bytes(draw->params->logit_bias.size() + draw->banned.size(), kernels::LogitBias{});
+    }
+    if (upload_.begin(total)) graphs_.clear();
+    StepArrays a;
+    a.decode_chunks = upload_.add<SequenceChunk>(counts.decode);
+    a.sampling = upload_.add<SamplingRow>(counts.draws);
+    a.bases = upload_.add<double>(counts.rows);
+    a.positions = upload_.add<int>(counts.rows);
+    a.ids = upload_.add<int>(counts.rows);
+    a.n_tokens = upload_.add<int>(counts.draws);
+    a.logit_rows = upload_.add<int>(counts.logit_rows);
+    a.prefill_chunks = upload_.add<SequenceChunk>(counts.prefill);
+    a.pages = upload_.add<PrefillPage>(counts.pages);
+    return a;
+  }
+
+  void put_row(const StepArrays& a, int row, const StepItem& item, int i) const {
+    a.ids.host[row] = item.ids[static_cast<std::size_t>(i)];
+    a.positions.host[row] = item.position + i;
+    a.bases.host[row] = item.rope_base;
+  }
+
+  [[nodiscard]] kernels::SequenceChunk chunk_of(const StepItem& item, int first_row) {
+    return {.first_row = first_row,
+            .n = static_cast<int>(item.ids.size()),
+            .position = item.position,
+            .open_keys = slot(item.slot),
+            .open_values = slot(item.slot) + geometry_.open_values_at(0),
+            .page_ids = upload_.add_copy(item.page_ids)};
+  }
+
+  [[nodiscard]] Half* slot(int i) { return open_.data() + i * geometry_.open_elements(); }
+
+  static void put_idle_draw(const StepArrays& a, int row) {
+    a.sampling.host[row] = {.temperature = 0.0f};
+    a.n_tokens.host[row] = 1;
+  }
+
+  void put_sampling(const StepArrays& a) {
+    int i = 0;
+    for (const DrawRequest* draw : draws_) {
+      a.sampling.host[i] = sampling_row(*draw);
+      a.n_tokens.host[i++] = static_cast<int>(draw->tokens.size());
+    }
+  }
+
+  [[nodiscard]] kernels::SamplingRow sampling_row(const DrawRequest& draw) {
+    const kernels::SamplingParams& p = *draw.params;
+    kernels::SamplingRow row{.temperature = p.temperature,
+                             .top_p = p.top_p,
+                             .min_p = p.min_p,
+                             .repetition_penalty = p.repetition_penalty,
+                             .presence_penalty = p.presence_penalty,
+                             .frequency_penalty = p.frequency_penalty,
+                             .top_k = p.top_k,
+                             .n_prompt = draw.n_prompt,
+                             .seed = p.seed};
+    const bool has_penalties =
+        p.repetition_penalty != 1.0f || p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f;
+    if (has_penalties) row.tokens = upload_.add_copy(draw.tokens);
+    if (!p.logit_bias.empty() || !draw.banned.empty()) {
+      collect_biases(draw);
+      row.n_bias = static_cast<int>(biases_.size());
+      row.bias = upload_.add_copy(std::span<const kernels::LogitBias>(biases_));
+    }
+    return row;
+  }
+
+  /// Ids in it are distinct; what is banned stays banned.
+  void collect_biases(const DrawRequest& draw) {
+    biases_.clear();
+    const auto set = [&](int id, float value) {
+      if (id < 0 || id >= decoder_.config().vocab_size) return;
+      const auto found = std::ranges::find(biases_, id, &kernels::LogitBias::id);
+      if (found == biases_.end()) {
+        biases_.push_back({id, value});
+      } else {
+        found->value += value;
+      }
+    };
+    for (const int id : draw.banned)
+      set(id, -std::numeric_limits<float>::infinity());
+    for (const auto& [id, value] : draw.params->logit_bias)
+      set(id, value);
+  }
+
+  [[nodiscard]] model::DeviceStep device_step(const StepArrays& a, const StepCounts& counts) {
+    return {.ids = a.ids.device,
+            .positions = a.positions.device,
+            .rope_bases = a.bases.device,
+            .decode_chunks = a.decode_chunks.device,
+            .prefill_chunks = a.prefill_chunks.device,
+            .pages = a.pages.device,
+            .pool = pool_.data(),
+            .rows = counts.rows,
+            .n_decode = counts.decode,
+            .n_prefill = counts.prefill,
+            .n_pages = counts.pages};
+  }
+
+  /// Draws from the first m rows of the logits; tokens are on their way to the host afterwards.
+  void sample(const StepArrays& a, int m) {
+    LMD_CUDA_TRY(kernels::sample(ctx_, {.ids = drawn_ids_.data(),
+                                        .logprobs = drawn_logprobs_.data(),
+                                        .logits = logits_.data(),
+                                        .rows = a.sampling.device,
+                                        .n_tokens = a.n_tokens.device,
+                                        .stride = decoder_.config().vocab_size,
+                                        .m = m,
+                                        .vocab = decoder_.config().vocab_size}));
+    const auto bytes = static_cast<std::size_t>(m) * sizeof(int);
+    LMD_CUDA_TRY(cudaMemcpyAsync(host_ids_.data(), drawn_ids_.data(), bytes, cudaMemcpyDeviceToHost,
+                                 ctx_.stream));
+    LMD_CUDA_TRY(cudaMemcpyAsync(host_logprobs_.data(), drawn_logprobs_.data(), bytes,
+                                 cudaMemcpyDeviceToHost, ctx_.stream));
+  }
+
+  /// Lists of the best tokens are rare: the host draws such a row, as the Cpu backend does.
+  void draw_on_host(const DrawRequest& request, int row, Drawn& drawn) {
+    const std::int64_t vocab = decoder_.config().vocab_size;
+    host_logits_.resize(static_cast<std::size_t>(vocab));
+    LMD_CUDA_TRY(cudaMemcpy(host_logits_.data(), logits_.data() + row * vocab,
+                            host_logits_.size() * sizeof(float), cudaMemcpyDeviceToHost));
+    for (const int id : request.banned) {
+      if (id >= 0 && id < vocab)
+        host_logits_[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
+    }
+    drawn.token = sampler_.sample(host_logits_, *request.params,
+                                  {.tokens = request.tokens,
+                                   .n_prompt = request.n_prompt,
+                                   .n_logprobs = request.n_logprobs,
+                                   .logprobs = &drawn.logprobs});
+  }
+
+  Cuda ctx_;
+  bool is_batch_invariant_;
+  int max_rows_;
+  int max_batch_;
+  model::CudaDecoder<T> decoder_;
+  cache::CacheGeometry geometry_;
+  DeviceBuffer<std::uint8_t> pool_;  // [n_pages, page_bytes]
+  DeviceBuffer<Half> open_;          // [max_batch_size + 1, open_elements]; the last is idle rows'
+  DeviceBuffer<float> logits_;       // [max_batch_size, vocab]
+  DeviceBuffer<int> drawn_ids_;      // [max_batch_size]
+  DeviceBuffer<float> drawn_logprobs_;  // [max_batch_size]
+  PinnedBuffer<int> host_ids_;          // the same
+  PinnedBuffer<float> host_logprobs_;   // the same
+  StepUpload upload_;
+  StepArrays arrays_;
+  /// A row of a graph that nobody uses: one token of a slot that nobody has.
+  static constexpr int kIdleId = 0;
+  StepItem idle_{.slot = max_batch_, .ids = std::span(&kIdleId, 1), .rope_base = 1.0};
+  std::map<int, Graph> graphs_;  // by bucket
+  std::vector<const DrawRequest*> draws_;
+  std::vector<kernels::LogitBias> biases_;
+  std::vector<float> host_logits_;
+  kernels::CpuSampler sampler_;
+};
+
+}  // namespace lmd::engine

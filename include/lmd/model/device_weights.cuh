@@ -1,0 +1,161 @@
+/// \file  The tensors of a decoder in device memory, packed for the Cuda kernels.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/core/device_buffer.cuh>
+#include <lmd/model/ops.cuh>
+#include <lmd/model/weights.hpp>
+
+#include <algorithm>
+#include <vector>
+
+namespace lmd::model {
+
+/// One matrix [n out, k in] as a fragment stream.
+struct DeviceMatrix {
+  int format = -1;  ///< place in quant::WeightFormats
+  int n = 0;
+  int k = 0;
+  DeviceBuffer<std::uint8_t> stream;
+  DeviceBuffer<float> bias;  ///< [n] or empty
+};
+
+/// As LayerWeights. Where gate and up are one matrix, its rows lie in blocks of eight gates and the
+/// eight values that they gate (see kernels::gate_row), so that one kernel does both.
+struct DeviceLayer {
+  DeviceBuffer<float> attention_norm;  ///< [hidden]
+  std::vector<DeviceMatrix> qkv;
+  DeviceMatrix attention_out;
+  DeviceBuffer<float> mlp_norm;  ///< [hidden]
+  std::vector<DeviceMatrix> gate_up;
+  DeviceMatrix down;
+};
+
+struct DeviceWeights {
+  DeviceMatrix embedding;
+  std::vector<DeviceLayer> layers;
+  DeviceBuffer<float> final_norm;  ///< [hidden]
+  DeviceMatrix head;               ///< n = 0 when the embedding is reused
+};
+
+[[nodiscard]] inline std::int64_t held_bytes(const DeviceMatrix& m) {
+  return static_cast<std::int64_t>(m.stream.size_bytes() + m.bias.size_bytes());
+}
+
+/// Bytes of weights that a step of `rows` tokens reads: all of them once, and of an embedding that
+/// is not the head as well one row for each token.
+[[nodiscard]] inline std::int64_t step_bytes(const DeviceWeights& w, int rows) {
+  const std::int64_t table = held_bytes(w.embedding);
+  std::int64_t bytes =
+      w.head.n == 0 ? table
+                    : table / w.embedding.n * std::min(rows, w.embedding.n) + held_bytes(w.head);
+  bytes += static_cast<std::int64_t>(w.final_norm.size_bytes());
+  for (const DeviceLayer& l : w.layers) {
+    bytes += static_cast<std::int64_t>(l.attention_norm.size_bytes() + l.mlp_norm.size_bytes());
+    bytes += held_bytes(l.attention_out) + held_bytes(l.down);
+    for (const DeviceMatrix& m : l.qkv)
+      bytes += held_bytes(m);
+    for (const DeviceMatrix& m : l.gate_up)
+      bytes += held_bytes(m);
+  }
+  return bytes;
+}
+
+/// Uploads host matrices and packs them on the device. Holds room for the largest matrix met so far.
+template <Activation T>
+class WeightUploader {
+ public:
+  WeightUploader(const CudaOps<T>& ops, Cuda ctx)
+      : ops_(&ops), ctx_(ctx), overflow_(1, ctx.stream) {
+    overflow_.fill_bytes(0);
+  }
+
+  /// Frees the host's copy of the codes and parameters when they are on their way.
+  /// \throws Error(kConfig) for a format without kernels; Error(kCapacity).
+  [[nodiscard]] DeviceMatrix upload(Matrix& from,
+                                    quant::RowOrder order = quant::RowOrder::kAsTheyAre) {
+    DeviceMatrix to;
+    to.format = from.format;
+    to.n = from.n;
+    to.k = from.k;
+    if (from.n == 0) return to;
+    const CudaLinearOps<T>& ops = ops_->formats[static_cast<std::size_t>(from.format)];
+    LMD_REQUIRE(ops.pack != nullptr, ErrorCode::kConfig,
+                "weights of format number " + std::to_string(from.format) +
+                    " have no kernels on the GPU; use --device cpu, or lmd convert --dtype f16");
+    to.stream = DeviceBuffer<std::uint8_t>(ops.stream_bytes(from.n, from.k), ctx_.stream);
+    const std::uint8_t* codes = stage(codes_, from.codes);
+    const std::uint8_t* params = stage(params_, from.params);
+    LMD_CUDA_TRY(ops.pack(ctx_, {.stream = to.stream.data(),
+                                 .codes = codes,
+                                 .params = params,
+                                 .n = from.n,
+                                 .k = from.k,
+                                 .order = order,
+                                 .overflow = overflow_.data()}));
+    if (from.bias.size() > 0) to.bias = upload(from.bias);
+    from.codes = {};
+    from.params = {};
+    return to;
+  }
+
+  /// Waits for everything. \throws Error(kConfig) where a weight does not fit into 16 bits.
+  void finish() {
+    int overflow = 0;
+    overflow_.copy_to({&overflow, 1});
+    LMD_REQUIRE(overflow == 0, ErrorCode::kConfig,
+                "a weight is larger than 65504, the largest half: use --device cpu");
+  }
+
+  [[nodiscard]] DeviceBuffer<float> upload(const Buffer<float>& from) {
+    DeviceBuffer<float> to(from.size(), ctx_.stream);
+    to.copy_from({from.data(), static_cast<std::size_t>(from.size())});
+    return to;
+  }
+
+ private:
+  /// The stream orders the copy behind the packing of the matrix before.
+  const std::uint8_t* stage(DeviceBuffer<std::uint8_t>& room, const Buffer<std::uint8_t>& from) {
+    if (from.size() == 0) return nullptr;
+    if (room.size() < from.size()) room = DeviceBuffer<std::uint8_t>(from.size(), ctx_.stream);
+    LMD_CUDA_TRY(cudaMemcpyAsync(room.data(), from.data(), from.size_bytes(), cudaMemcpyDefault,
+                                 ctx_.stream));
+    return room.data();
+  }
+
+  const CudaOps<T>* ops_;
+  Cuda ctx_;
+  DeviceBuffer<std::uint8_t> codes_;
+  DeviceBuffer<std::uint8_t> params_;
+  DeviceBuffer<int> overflow_;
+};
+
+/// Moves a decoder to the device, matrix after matrix; the host's memory is freed on the way.
+/// \throws as WeightUploader.
+template <Activation T>
+[[nodiscard]] DeviceWeights upload_weights(DecoderWeights from, const CudaOps<T>& ops, Cuda ctx) {
+  WeightUploader<T> uploader(ops, ctx);
+  DeviceWeights to;
+  to.embedding = uploader.upload(from.embedding);
+  for (LayerWeights& layer : from.layers) {
+    DeviceLayer made;
+    made.attention_norm = uploader.upload(layer.attention_norm);
+    for (Matrix& m : layer.qkv)
+      made.qkv.push_back(uploader.upload(m));
+    made.attention_out = uploader.upload(layer.attention_out);
+    made.mlp_norm = uploader.upload(layer.mlp_norm);
+    const bool is_one = layer.gate_up.size() == 1 && layer.gate_up[0].n % 16 == 0;
+    for (Matrix& m : layer.gate_up) {
+      made.gate_up.push_back(uploader.upload(
+          m, is_one ? quant::RowOrder::kGateUpBlocks : quant::RowOrder::kAsTheyAre));
+    }
+    made.down = uploader.upload(layer.down);
+    to.layers.push_back(std::move(made));
+  }
+  to.final_norm = uploader.upload(from.final_norm);
+  to.head = uploader.upload(from.head);
+  uploader.finish();
+  return to;
+}
+
+}  // namespace lmd::model

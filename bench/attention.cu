@@ -55,6 +55,7 @@ struct Cache {
   int n_pages = 0;
   int layers = 0;
   std::int64_t bytes = 0;  ///< that one step reads
+  double flops = 0;        ///< of its products
   DeviceBuffer<std::uint8_t> pool;
   DeviceBuffer<Half> open, qkv, out;
   DeviceBuffer<float> rotation, partial;
@@ -68,6 +69,7 @@ struct Cache {
       n_pages += length / cache::kPageTokens;
       bytes += std::int64_t{length / cache::kPageTokens} * kKvHeads * P::Unit::kBytes +
                std::int64_t{length % cache::kPageTokens + 1} * kKvHeads * kDim * 2 * 2;
+      flops += 4.0 * kHeads * kDim * (length + 1);
     }
     layers = bench::cold_copies(bytes);
     const std::int64_t units = std::int64_t{n_pages} * kKvHeads;
@@ -134,14 +136,17 @@ struct Cache {
 template <class P>
 void add_row(const std::string& name, const std::vector<int>& lengths) {
   // Made when the row is reached and gone with it: not all caches fit side by side.
-  for (const bench::Follow follow : {bench::Follow::kEdges, bench::Follow::kChained}) {
-    bench::add_lazy_memory_row(
-        std::string("kv") + P::Scheme::kName + "/" + name, follow, [lengths] {
-          auto made = std::make_shared<Cache<P>>(lengths);
-          return bench::MemoryRow{made->bytes, std::max(24, made->layers), [made](Cuda ctx, int i) {
-                                    LMD_CUDA_TRY(decode_step<P>(ctx, made->args(i % made->layers)));
-                                  }};
-        });
+  for (const bench::Timing timing : {bench::Timing::kEdges, bench::Timing::kChained}) {
+    bench::add_lazy_row(std::string("kv") + P::Scheme::kName + "/" + name, timing, [lengths] {
+      auto made = std::make_shared<Cache<P>>(lengths);
+      return bench::Row{.bytes = made->bytes,
+                        .copies = std::max(24, made->layers),
+                        .queue =
+                            [made](Cuda ctx, int i) {
+                              LMD_CUDA_TRY(decode_step<P>(ctx, made->args(i % made->layers)));
+                            },
+                        .flops = made->flops};
+    });
   }
 }
 

@@ -156,7 +156,7 @@ struct DecodeBlock {
   __device__ __forceinline__ void share_tasks() {
     if (lane == 0) {
       for (int i = 0; i < Task::kSlots; ++i)
-        init_barrier(barriers + i * 8, 1);
+        init_barrier(barriers + i * 8, kCopyLanes);
       publish_barriers();
       runs[warp * 2] = runs[warp * 2 + 1] = -1;
     }
@@ -196,7 +196,7 @@ struct DecodeBlock {
     const TaskSource from{.keys = broadcast(source.keys),
                           .values = broadcast(source.values),
                           .part = __shfl_sync(0xffffffffu, source.part, i % 32)};
-    if (lane == 0) {
+    if (lane < kCopyLanes) {
       fetch_task<Task>(from, is_values, shared_address(ring + fetch_slot * Task::kSlotBytes),
                        barriers + fetch_slot * 8);
     }
@@ -240,8 +240,7 @@ struct DecodeBlock {
       const std::int64_t tile =
           args.open_at + std::int64_t{run.kvh} * cache::kPageTokens * Task::kDim;
       newest.append(chunk.open_keys + tile, chunk.open_values + tile, token, keys, values, lane);
-      // The copy engine will write these slots again.
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      fence_before_copies();  // copies will write these slots again
       __syncwarp();
     }
     float p[1][4];

@@ -145,7 +145,7 @@ locate(const DecodeStepArgs<T>& args, const SequenceChunk* chunks, const int* pr
   return from;
 }
 
-/// Queues the copies of a task's keys or values into a slot. One thread.
+/// Queues the copies of a task's keys or values into a slot. The lanes of a warp that copy.
 template <class Task>
 __device__ __forceinline__ void fetch_task(const TaskSource& from,
                                            bool is_values,
@@ -154,6 +154,7 @@ __device__ __forceinline__ void fetch_task(const TaskSource& from,
   if (from.part < 0) {
     expect_bytes(barrier, Task::kOpenBytes);
     bulk_copy(slot, is_values ? from.values : from.keys, Task::kOpenBytes, barrier);
+    end_copies(barrier);
     return;
   }
   const int code_bytes = is_values ? Task::kValueBytes : Task::kKeyBytes;
@@ -169,6 +170,7 @@ __device__ __forceinline__ void fetch_task(const TaskSource& from,
     bulk_copy(slot + code_bytes, unit + params_at + (per_token ? from.part * param_bytes : 0),
               param_bytes, barrier);
   }
+  end_copies(barrier);
 }
 
 }  // namespace detail

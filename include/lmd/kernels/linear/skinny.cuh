@@ -208,9 +208,10 @@ struct WeightRing {
   __device__ __forceinline__ void start() {
     if (threadIdx.x % 32 == 0) {
       for (int i = 0; i < kStages; ++i)
-        init_barrier(barriers + i * 8, 1);
+        init_barrier(barriers + i * 8, kCopyLanes);
       publish_barriers();
     }
+    sync_copy_lanes();
     for (int i = 0; i < kStages; ++i)
       fetch(i);
   }
@@ -218,11 +219,12 @@ struct WeightRing {
   __device__ __forceinline__ void fetch(int into) {
     if (fetched == stages_total) return;
     ++fetched;
-    if (threadIdx.x % 32 != 0) return;
+    if (threadIdx.x % 32 >= kCopyLanes) return;
     const int n = min(S::kStageChunks, slice - next_chunk);
     expect_bytes(barriers + into * 8, n * F::kChunkBytes);
     bulk_copy(shared_address(ring + into * S::kStageBytes), from, n * F::kChunkBytes,
               barriers + into * 8);
+    end_copies(barriers + into * 8);
     from += n * F::kChunkBytes;
     next_chunk += n;
     if (next_chunk == slice) {

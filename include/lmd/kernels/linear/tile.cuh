@@ -14,11 +14,6 @@ namespace lmd::kernels {
 
 namespace detail {
 
-/// One thread arrives at a barrier that expects no bytes.
-__device__ __forceinline__ void arrive_at(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
 /// A warp's row tiles of every chunk of the block's run, streamed through a ring of copies of its
 /// own: no warp waits for another one's weights.
 template <class S>
@@ -40,9 +35,10 @@ struct TileWeightRing {
   __device__ __forceinline__ void start() {
     if (threadIdx.x % 32 == 0) {
       for (int i = 0; i < kStages; ++i)
-        init_barrier(barriers + i * 8, 1);
+        init_barrier(barriers + i * 8, kCopyLanes);
       publish_barriers();
     }
+    sync_copy_lanes();
     for (int i = 0; i < kStages; ++i)
       fetch(i);
   }
@@ -50,7 +46,7 @@ struct TileWeightRing {
   __device__ __forceinline__ void fetch(int into) {
     if (left == 0) return;
     --left;
-    if (threadIdx.x % 32 == 0) {
+    if (threadIdx.x % 32 < kCopyLanes) {
       expect_bytes(barriers + into * 8, S::kWeightStageBytes);
 #pragma unroll
       for (int i = 0; i < S::kRowTiles; ++i) {
@@ -59,6 +55,7 @@ struct TileWeightRing {
                   codes + (row_tile * chunks + chunk) * F::kChunkBytes, F::kChunkBytes,
                   barriers + into * 8);
       }
+      end_copies(barriers + into * 8);
     }
     if (++chunk == chunks) {
       chunk = 0;
@@ -95,7 +92,7 @@ struct TileInput {
 
   __device__ __forceinline__ void init() const {
     for (int i = 0; i < kStages; ++i) {
-      init_barrier(barriers + i * 8, 1);
+      init_barrier(barriers + i * 8, kCopyLanes);
       init_barrier(barriers + (kStages + i) * 8, S::kWarps);
     }
     publish_barriers();
@@ -106,7 +103,7 @@ struct TileInput {
     for (int at = static_cast<int>(threadIdx.x) * 16; at < kStages * S::kXStageBytes;
          at += S::kThreads * 16)
       *reinterpret_cast<uint4*>(ring + at) = uint4{};
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // before the copies' writes
+    fence_before_copies();
   }
 
   /// Queues the copies for unit i of the run; one whole warp calls it.
@@ -120,10 +117,12 @@ struct TileInput {
     const int bytes = min(kColumns, a.k - column) * 2;
     if (lane == 0) expect_bytes(full, bytes * a.m);
     __syncwarp();
-    for (int token = lane; token < a.m; token += 32) {
-      bulk_copy(shared_address(ring + stage * S::kXStageBytes + token * S::kXRowBytes),
-                a.x + token * a.x_stride + column, bytes, full);
+    for (int token = lane / kRowCopyLanes; token < a.m; token += 32 / kRowCopyLanes) {
+      bulk_copy<kRowCopyLanes>(
+          shared_address(ring + stage * S::kXStageBytes + token * S::kXRowBytes),
+          a.x + token * a.x_stride + column, bytes, full);
     }
+    end_copies(full);
   }
 
   /// Before unit i is multiplied: the stage of unit i - 1 is filled again as soon as all warps have

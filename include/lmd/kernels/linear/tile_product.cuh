@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/cuda.cuh>
 #include <lmd/core/math.hpp>
 #include <lmd/kernels/linear/linear.hpp>
 #include <lmd/kernels/primitive/mma.cuh>
@@ -100,7 +101,12 @@ __device__ __forceinline__ std::uint32_t subtract_pair(std::uint32_t a, std::uin
     asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
   } else {
     static_assert(std::same_as<T, BFloat16>, "tensor cores multiply 16-bit operands");
-    asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+    if constexpr (kDeviceArch.cc >= 90) {
+      asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+    } else {
+      constexpr std::uint32_t kMinusOne = 0xbf80bf80u;
+      asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(b), "r"(kMinusOne), "r"(a));
+    }
   }
   return out;
 }

@@ -204,27 +204,33 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   merge_shared_tiles<S>(args, split);
 }
 
-/// Four stages of 2176 bytes in each of eight warps: 70 KB in flight on a multiprocessor.
-constexpr TileTuning tile_tuning() {
+/// Four stages of 2176 bytes in each of eight warps: 70 KB in flight on a multiprocessor. In small blocks
+/// two; those of x are large for 64 tokens only. Not measured.
+constexpr TileTuning tile_tuning(Arch arch, int token_groups) {
+  if (!arch.has_large_blocks()) return {.weight_stages = 2, .x_stages = token_groups > 4 ? 2 : 4};
   return {};
 }
 
-template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)()>
+template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)(Arch, int)>
 [[nodiscard]] cudaError_t launch_tile(Cuda ctx,
                                       const TileArgs<typename P::Act>& args,
                                       int n_multiprocessors) {
-  using S = Tile<P, TokenGroups, Tuning>;
-  static_assert(S::kSharedBytes <= 227 * 1024, "a block's rings fit into shared memory");
-  static_assert(S::kTileSums <= kMaxTileSums, "the workspace holds two tiles for each block");
-  // A run of fewer columns costs more in sums to merge than it saves.
-  constexpr int kMinRun = 512 / S::F::kChunkColumns;
-  const TileSplit one = S::split(args.linear.n, args.linear.k, 1);
-  const int grid = std::clamp(one.units / kMinRun, 1, n_multiprocessors);
-  return launch(ctx,
-                {.grid = static_cast<unsigned>(grid),
-                 .block = static_cast<unsigned>(S::kThreads),
-                 .shared_bytes = static_cast<std::size_t>(S::kSharedBytes)},
-                &tile_linear_kernel<S>, args);
+  const auto kernel = &tile_linear_kernel<Tile<P, TokenGroups, Tuning>>;
+  return with_tuned_arch(kernel, [&]<int kCc>() {
+    using S = Tile<P, TokenGroups, Tuning, kCc>;
+    static_assert(S::kSharedBytes <= Arch{kCc}.shared_bytes(),
+                  "a block's rings fit into shared memory");
+    static_assert(S::kTileSums <= kMaxTileSums, "the workspace holds two tiles for each block");
+    // A run of fewer columns costs more in sums to merge than it saves.
+    constexpr int kMinRun = 512 / S::F::kChunkColumns;
+    const TileSplit one = S::split(args.linear.n, args.linear.k, 1);
+    const int grid = std::clamp(one.units / kMinRun, 1, n_multiprocessors);
+    return launch(ctx,
+                  {.grid = static_cast<unsigned>(grid),
+                   .block = static_cast<unsigned>(S::kThreads),
+                   .shared_bytes = static_cast<std::size_t>(S::kSharedBytes)},
+                  kernel, args);
+  });
 }
 
 }  // namespace detail

@@ -35,13 +35,13 @@ struct TileSplit {
 };
 
 /// Sizes of a block that multiplies a tile of kBlockRowTiles x 16 outputs by kTokens tokens.
-template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)()>
+template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)(Arch, int), int Cc = 0>
 struct Tile {
   using W = typename P::Format;
   using T = typename P::Act;
   using F = quant::FragmentWeights<W>;
   using Decoder = quant::FragmentDecoder<W::kBits, T>;
-  static constexpr TileTuning kTuning = Tuning();
+  static constexpr TileTuning kTuning = Tuning(tuned_arch(Cc), TokenGroups);
   static constexpr int kWarps = kTuning.warps;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kRowTiles = kTuning.row_tiles;

@@ -11,13 +11,13 @@ namespace detail {
 
 /// Shared memory of a block. A warp's tasks follow one another, so at most two (sequence, KV head)
 /// pairs are not all its own: its first and its last.
-template <class Task>
+template <class Task, int Warps = kDecodeWarps>
 struct DecodeShared {
-  static constexpr int kEntries = kDecodeWarps * 2;  // first and last of each warp
-  static constexpr int kStagedChunks = 64;           // larger batches read theirs from memory
-  static constexpr int kRing = kDecodeWarps * Task::kSlots * Task::kSlotBytes;
+  static constexpr int kEntries = Warps * 2;  // first and last of each warp
+  static constexpr int kStagedChunks = 64;    // larger batches read theirs from memory
+  static constexpr int kRing = Warps * Task::kSlots * Task::kSlotBytes;
   static constexpr int kBarriersAt = kRing;
-  static constexpr int kChunksAt = kBarriersAt + kDecodeWarps * Task::kSlots * 8;
+  static constexpr int kChunksAt = kBarriersAt + Warps * Task::kSlots * 8;
   static constexpr int kStatsAt =
       kChunksAt + kStagedChunks * static_cast<int>(sizeof(SequenceChunk));
   static constexpr int kWeightsAt = kStatsAt + kEntries * kMaxGroup * 2 * 4;
@@ -450,12 +450,20 @@ template <AttentionPolicy P, Activation T>
   if (a.n_chunks == 0) return cudaSuccess;
   int sms = 0;
   LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
-  return launch(ctx,
-                {.grid = static_cast<unsigned>(sms),
-                 .block = detail::kDecodeWarps * 32,
-                 .shared_bytes = static_cast<std::size_t>(
-                     detail::DecodeShared<Task>::bytes(a.heads / a.kv_heads, a.n_chunks))},
-                &detail::decode_step_kernel<P, T>, args);
+  const auto kernel = &detail::decode_step_kernel<P, T>;
+  return with_tuned_arch(kernel, [&]<int kCc>() {
+    constexpr int kWarps = detail::decode_warps(Arch{kCc});
+    using Shared = detail::DecodeShared<Task, kWarps>;
+    static_assert(
+        Shared::bytes(detail::kMaxGroup, detail::kMaxDecodeBatch) <= Arch{kCc}.shared_bytes(),
+        "every step fits into shared memory");
+    return launch(
+        ctx,
+        {.grid = static_cast<unsigned>(sms),
+         .block = kWarps * 32,
+         .shared_bytes = static_cast<std::size_t>(Shared::bytes(a.heads / a.kv_heads, a.n_chunks))},
+        kernel, args);
+  });
 }
 
 }  // namespace lmd::kernels

@@ -25,7 +25,11 @@ struct DecodeStepArgs {
 
 namespace detail {
 
-inline constexpr int kDecodeWarps = 8;
+/// Warps of a block: half as many where it has half the shared memory.
+LMD_HD constexpr int decode_warps(Arch arch) {
+  return arch.has_large_blocks() ? 8 : 4;
+}
+inline constexpr int kDecodeWarps = decode_warps(kDeviceArch);  ///< of kernels
 inline constexpr int kMaxDecodeBatch = 1024;
 inline constexpr int kMaxGroup = 8;  // queries of a KV head: columns of a tensor-core product
 

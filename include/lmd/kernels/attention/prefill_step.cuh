@@ -268,12 +268,16 @@ template <AttentionPolicy P, Activation T>
       ctx, {.grid = dim3(pages, kv_heads), .block = static_cast<unsigned>(detail::kSealThreads)},
       &detail::prefill_seal_kernel<P, T>, args));
   const auto blocks = static_cast<unsigned>(detail::blocks_of_page(a.heads / a.kv_heads));
-  LMD_CUDA_RETURN_IF_ERROR(
-      launch(ctx,
-             {.grid = pages * kv_heads * blocks,
-              .block = static_cast<unsigned>(detail::kPrefillThreads),
-              .shared_bytes = detail::PrefillShared<detail::PrefillTask<P>>::kBytes},
-             &detail::prefill_attend_kernel<P, T>, args));
+  const auto attend = &detail::prefill_attend_kernel<P, T>;
+  LMD_CUDA_RETURN_IF_ERROR(with_tuned_arch(attend, [&]<int kCc>() {
+    using Shared = detail::PrefillShared<detail::PrefillTask<P, kCc>>;
+    static_assert(Shared::kBytes <= Arch{kCc}.shared_bytes(), "the slots fit into shared memory");
+    return launch(ctx,
+                  {.grid = pages * kv_heads * blocks,
+                   .block = static_cast<unsigned>(detail::kPrefillThreads),
+                   .shared_bytes = Shared::kBytes},
+                  attend, args);
+  }));
   return launch(
       ctx, {.grid = dim3(pages, kv_heads), .block = static_cast<unsigned>(detail::kAppendThreads)},
       &detail::prefill_keep_open_kernel<P, T>, args);

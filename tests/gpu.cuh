@@ -1,8 +1,8 @@
-/// \file  Whether tests can run on a GPU; says so once where they cannot.
+/// \file  Whether tests can run on a GPU, saying so once where they cannot, and what they ask of it.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cuda_runtime.h>
+#include <lmd/core/launch.cuh>
 
 #include <cstdio>
 
@@ -17,4 +17,19 @@ inline bool has_gpu() {
     return false;
   }();
   return found;
+}
+
+template <class T>
+__global__ void probe_kernel(T) {}
+
+/// What this program's device code was compiled for.
+inline lmd::Arch gpu_code_arch() {
+  lmd::Arch arch;
+  LMD_CUDA_TRY(lmd::code_arch(&probe_kernel<int>, &arch));
+  return arch;
+}
+
+/// A context that gives a block no more shared memory than every device has that runs this code.
+inline lmd::Cuda least_device() {
+  return {.shared_bytes = gpu_code_arch().shared_bytes()};
 }

@@ -17,6 +17,7 @@ struct Cuda {
   /// launch): they fetch weights meanwhile and wait before they read anything it writes.
   bool overlap = false;
   int multiprocessors = 0;  ///< of the device; 0: asked for at each launch
+  int shared_bytes = 0;     ///< that a block may have; 0: the device is asked
 };
 
 /// What device code is compiled for; cc 0 in host code.
@@ -25,6 +26,13 @@ inline constexpr Arch kDeviceArch{__CUDA_ARCH__ / 10};
 #else
 inline constexpr Arch kDeviceArch{};
 #endif
+
+/// What tunings depend on, for types that are made for an architecture `cc`. Kernels make them for 0,
+/// which is whatever is being compiled; the host, for the one that the kernel's code has been compiled
+/// for (with_tuned_arch).
+LMD_HD constexpr Arch tuned_arch(int cc) {
+  return cc == 0 ? kDeviceArch : Arch{cc};
+}
 
 /// \throws Error(kCuda) that names the call and its place. Clears the error state first.
 [[noreturn]] inline void throw_cuda_error(cudaError_t error,

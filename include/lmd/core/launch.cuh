@@ -15,6 +15,25 @@ struct LaunchShape {
   int cluster = 1;  ///< blocks of a cluster, along x
 };
 
+/// What the code of `kernel` that the device in use runs was compiled for, which may be an older
+/// architecture than the device's.
+template <class Args>
+[[nodiscard]] cudaError_t code_arch(void (*kernel)(Args), Arch* arch) {
+  cudaFuncAttributes attributes{};
+  LMD_CUDA_RETURN_IF_ERROR(cudaFuncGetAttributes(&attributes, kernel));
+  arch->cc = attributes.ptxVersion;
+  return cudaSuccess;
+}
+
+/// f.operator()<cc>() for an architecture that has the tunings of the code of `kernel`: those for large
+/// blocks, or those that fit everywhere.
+template <class Args, class F>
+[[nodiscard]] cudaError_t with_tuned_arch(void (*kernel)(Args), F&& f) {
+  Arch arch;
+  LMD_CUDA_RETURN_IF_ERROR(code_arch(kernel, &arch));
+  return arch.has_large_blocks() ? f.template operator()<90>() : f.template operator()<80>();
+}
+
 /// Queues `kernel(args)`; returns the launch status.
 template <class Args>
 [[nodiscard]] cudaError_t launch(Cuda ctx,
@@ -22,6 +41,8 @@ template <class Args>
                                  void (*kernel)(Args),
                                  const Args& args) {
   constexpr std::size_t kDefaultSharedBytes = 48 * 1024;
+  if (ctx.shared_bytes > 0 && shape.shared_bytes > static_cast<std::size_t>(ctx.shared_bytes))
+    return cudaErrorInvalidValue;
   if (shape.shared_bytes > kDefaultSharedBytes) {
     LMD_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)));
@@ -32,7 +53,9 @@ template <class Args>
       kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
   cudaLaunchAttribute attributes[2] = {};
   unsigned n = 0;
-  if (ctx.overlap) {
+  Arch arch;
+  if (ctx.overlap) LMD_CUDA_RETURN_IF_ERROR(code_arch(kernel, &arch));
+  if (arch.has_early_starts()) {  // else the kernel does not wait for the one before it
     attributes[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[n++].val.programmaticStreamSerializationAllowed = 1;
   }
@@ -59,21 +82,27 @@ template <class Args>
   return cudaDeviceGetAttribute(n, cudaDevAttrMultiProcessorCount, device);
 }
 
+/// Shared memory that a block may have on the device in use.
+[[nodiscard]] inline cudaError_t shared_bytes_of_block(Cuda ctx, int* n) {
+  *n = ctx.shared_bytes;
+  if (*n > 0) return cudaSuccess;
+  int device = 0;
+  LMD_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  return cudaDeviceGetAttribute(n, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+}
+
 /// Waits until the kernels before this one in the stream have ended and their writes are visible.
 /// Every kernel calls it before it reads or writes what another kernel touches.
 __device__ __forceinline__ void wait_for_previous_kernel() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
+  if constexpr (kDeviceArch.has_early_starts()) asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 /// Lets the next kernel's blocks start as soon as there is room for them. Call it after
 /// `wait_for_previous_kernel`: then whatever a kernel reads before its own wait has only to be
 /// written two kernels earlier.
 __device__ __forceinline__ void allow_next_kernel() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
+  if constexpr (kDeviceArch.has_early_starts())
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 }  // namespace lmd

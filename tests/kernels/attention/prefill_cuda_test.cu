@@ -194,7 +194,10 @@ Result<T> run_on_cuda(Batch<P, T>& batch, bool overlap) {
                                 .pages = pages.data(),
                                 .n_pages = n_pages,
                                 .scratch = scratch.data()};
-  REQUIRE(prefill_step<P>(Cuda{.stream = stream.get(), .overlap = overlap}, args) == cudaSuccess);
+  Cuda ctx = least_device();
+  ctx.stream = stream.get();
+  ctx.overlap = overlap;
+  REQUIRE(prefill_step<P>(ctx, args) == cudaSuccess);
   Result<T> found{out.fetch(), qkv.fetch(), pool.fetch(), open.fetch()};
   (void)scratch.fetch();
   CHECK(out.is_intact());

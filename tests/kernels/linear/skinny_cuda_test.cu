@@ -62,7 +62,7 @@ void count_wrong(const Case& c,
 
 /// Runs the case on Host and on Cuda, over the same bytes, and compares.
 template <class W, class T>
-void compare(const Case& c, unsigned seed) {
+void compare(const Case& c, unsigned seed, Cuda ctx = least_device()) {
   CAPTURE(W::kName);
   CAPTURE(c.m);
   CAPTURE(c.n);
@@ -121,7 +121,7 @@ void compare(const Case& c, unsigned seed) {
   d.codes = device_stream.data();
   if (c.has_norm) d.norm_weight = device_norm.data();
   if (c.has_bias) d.bias = device_bias.data();
-  REQUIRE(skinny_linear<P>(Cuda{}, d) == cudaSuccess);
+  REQUIRE(skinny_linear<P>(ctx, d) == cudaSuccess);
   std::vector<T> found(y.size());
   device_y.copy_to(found);
 
@@ -183,6 +183,20 @@ TEST_CASE("skinny linear on Cuda: the shapes of a 7B layer, long sums") {
   compare<W, Half>({.m = 1, .n = 256, .k = 14336}, 1);
   compare<W, Half>({.m = 8, .n = 64, .k = 14336}, 2);
   compare<W, Half>({.m = 1, .n = 28672, .k = 256, .epilogue = LinearEpilogue::kSiluMul}, 3);
+  compare<W, Half>({.m = 1, .n = 64, .k = 18944}, 4);
+  compare<W, Half>({.m = 6, .n = 64, .k = 18944}, 5, Cuda{});
+  // Small groups have many sums of x: fewer tokens fit.
+  compare<quant::WeightInt4<32>, Half>({.m = 8, .n = 64, .k = 14336}, 6);
+  compare<quant::WeightInt4<32>, Half>({.m = 8, .n = 64, .k = 14336}, 7, Cuda{});
+  compare<W, Half>({.m = 1, .n = 92544, .k = 256}, 8);  // two passes
+}
+
+TEST_CASE("skinny linear refuses an x too long for one token") {
+  if (!has_gpu()) return;
+  using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
+  const Cuda ctx = least_device();
+  CHECK(skinny_linear<P>(ctx, {.m = 1, .n = 16, .k = ctx.shared_bytes / 2 / 128 * 128}) ==
+        cudaErrorInvalidValue);
 }
 
 TEST_CASE("skinny linear refuses shapes it cannot read") {

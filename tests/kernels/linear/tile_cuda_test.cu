@@ -182,7 +182,7 @@ void compare(const Case& c, unsigned seed) {
   device_x.copy_from(x);
   device_stream.copy_from(stream);
   device_bias.copy_from(bias);
-  Cuda ctx;
+  Cuda ctx = least_device();
   LMD_CUDA_TRY(multiprocessors(ctx, &ctx.multiprocessors));
   Workspace workspace(ctx.multiprocessors, c.n, c.k);
   BasicLinearArgs<T> d = a;

@@ -176,7 +176,7 @@ void compare(const Case& c, unsigned seed, bool is_wide) {
   if (c.has_norm) d.norm_weight = device_norm.data();
   if (c.has_bias) d.bias = device_bias.data();
 
-  Cuda ctx;
+  Cuda ctx = least_device();
   LMD_CUDA_TRY(multiprocessors(ctx, &ctx.multiprocessors));
   DeviceBuffer<float> parts(tile_part_elements(ctx.multiprocessors));
   DeviceBuffer<int> counters(tile_counters(c.n));

@@ -11,13 +11,13 @@ namespace detail {
 
 /// Shared memory of a block. A warp's tasks follow one another, so at most two (sequence, KV head)
 /// pairs are not all its own: its first and its last.
-template <class Task>
+template <class Task, int Warps = kDecodeWarps>
 struct DecodeShared {
-  static constexpr int kEntries = kDecodeWarps * 2;  // first and last of each warp
-  static constexpr int kStagedChunks = 64;           // larger batches read theirs from memory
-  static constexpr int kRing = kDecodeWarps * Task::kSlots * Task::kSlotBytes;
+  static constexpr int kEntries = Warps * 2;  // first and last of each warp
+  static constexpr int kStagedChunks = 64;    // larger batches read theirs from memory
+  static constexpr int kRing = Warps * Task::kSlots * Task::kSlotBytes;
   static constexpr int kBarriersAt = kRing;
-  static constexpr int kChunksAt = kBarriersAt + kDecodeWarps * Task::kSlots * 8;
+  static constexpr int kChunksAt = kBarriersAt + Warps * Task::kSlots * 8;
   static constexpr int kStatsAt =
       kChunksAt + kStagedChunks * static_cast<int>(sizeof(SequenceChunk));
   static constexpr int kWeightsAt = kStatsAt + kEntries * kMaxGroup * 2 * 4;
@@ -156,7 +156,7 @@ struct DecodeBlock {
   __device__ __forceinline__ void share_tasks() {
     if (lane == 0) {
       for (int i = 0; i < Task::kSlots; ++i)
-        init_barrier(barriers + i * 8, 1);
+        init_barrier(barriers + i * 8, kCopyLanes);
       publish_barriers();
       runs[warp * 2] = runs[warp * 2 + 1] = -1;
     }
@@ -196,7 +196,7 @@ struct DecodeBlock {
     const TaskSource from{.keys = broadcast(source.keys),
                           .values = broadcast(source.values),
                           .part = __shfl_sync(0xffffffffu, source.part, i % 32)};
-    if (lane == 0) {
+    if (lane < kCopyLanes) {
       fetch_task<Task>(from, is_values, shared_address(ring + fetch_slot * Task::kSlotBytes),
                        barriers + fetch_slot * 8);
     }
@@ -240,8 +240,7 @@ struct DecodeBlock {
       const std::int64_t tile =
           args.open_at + std::int64_t{run.kvh} * cache::kPageTokens * Task::kDim;
       newest.append(chunk.open_keys + tile, chunk.open_values + tile, token, keys, values, lane);
-      // The copy engine will write these slots again.
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      fence_before_copies();  // copies will write these slots again
       __syncwarp();
     }
     float p[1][4];
@@ -451,12 +450,20 @@ template <AttentionPolicy P, Activation T>
   if (a.n_chunks == 0) return cudaSuccess;
   int sms = 0;
   LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
-  return launch(ctx,
-                {.grid = static_cast<unsigned>(sms),
-                 .block = detail::kDecodeWarps * 32,
-                 .shared_bytes = static_cast<std::size_t>(
-                     detail::DecodeShared<Task>::bytes(a.heads / a.kv_heads, a.n_chunks))},
-                &detail::decode_step_kernel<P, T>, args);
+  const auto kernel = &detail::decode_step_kernel<P, T>;
+  return with_tuned_arch(kernel, [&]<int kCc>() {
+    constexpr int kWarps = detail::decode_warps(Arch{kCc});
+    using Shared = detail::DecodeShared<Task, kWarps>;
+    static_assert(
+        Shared::bytes(detail::kMaxGroup, detail::kMaxDecodeBatch) <= Arch{kCc}.shared_bytes(),
+        "every step fits into shared memory");
+    return launch(
+        ctx,
+        {.grid = static_cast<unsigned>(sms),
+         .block = kWarps * 32,
+         .shared_bytes = static_cast<std::size_t>(Shared::bytes(a.heads / a.kv_heads, a.n_chunks))},
+        kernel, args);
+  });
 }
 
 }  // namespace lmd::kernels

@@ -25,7 +25,11 @@ struct DecodeStepArgs {
 
 namespace detail {
 
-inline constexpr int kDecodeWarps = 8;
+/// Warps of a block: half as many where it has half the shared memory.
+LMD_HD constexpr int decode_warps(Arch arch) {
+  return arch.has_large_blocks() ? 8 : 4;
+}
+inline constexpr int kDecodeWarps = decode_warps(kDeviceArch);  ///< of kernels
 inline constexpr int kMaxDecodeBatch = 1024;
 inline constexpr int kMaxGroup = 8;  // queries of a KV head: columns of a tensor-core product
 
@@ -145,7 +149,7 @@ locate(const DecodeStepArgs<T>& args, const SequenceChunk* chunks, const int* pr
   return from;
 }
 
-/// Queues the copies of a task's keys or values into a slot. One thread.
+/// Queues the copies of a task's keys or values into a slot. The lanes of a warp that copy.
 template <class Task>
 __device__ __forceinline__ void fetch_task(const TaskSource& from,
                                            bool is_values,
@@ -154,6 +158,7 @@ __device__ __forceinline__ void fetch_task(const TaskSource& from,
   if (from.part < 0) {
     expect_bytes(barrier, Task::kOpenBytes);
     bulk_copy(slot, is_values ? from.values : from.keys, Task::kOpenBytes, barrier);
+    end_copies(barrier);
     return;
   }
   const int code_bytes = is_values ? Task::kValueBytes : Task::kKeyBytes;
@@ -169,6 +174,7 @@ __device__ __forceinline__ void fetch_task(const TaskSource& from,
     bulk_copy(slot + code_bytes, unit + params_at + (per_token ? from.part * param_bytes : 0),
               param_bytes, barrier);
   }
+  end_copies(barrier);
 }
 
 }  // namespace detail

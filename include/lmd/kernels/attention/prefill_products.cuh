@@ -12,7 +12,7 @@ inline constexpr int kColumnGroups = 2;
 
 /// What all warps of a block work on at a time: 64 tokens of a sealed page, or 16 of the open one.
 /// Members as DecodeTask's, whose functions take either.
-template <AttentionPolicy P>
+template <AttentionPolicy P, int Cc = 0>
 struct PrefillTask {
   using Key = typename P::Scheme::Key;
   using Value = typename P::Scheme::Value;
@@ -34,7 +34,8 @@ struct PrefillTask {
   static constexpr int kOpenBytes = 16 * kDim * 2;  // keys, or values, of a quarter of an open page
   static constexpr int kSlotBytes = round_up(
       std::max({kKeyBytes + kKeyParamBytes, kValueBytes + kValueParamBytes, kOpenBytes}), 128);
-  static constexpr int kSlots = 8;  // of keys and values in turn, for the block
+  /// Slots of keys and values in turn, for the block. A kilobyte is left for what else it shares.
+  static constexpr int kSlots = 8 * kSlotBytes + 1024 <= tuned_arch(Cc).shared_bytes() ? 8 : 6;
   static_assert(Value::kAxis != quant::ParamAxis::kChannel,
                 "weights are multiplied by the scales of their tokens");
 };

@@ -100,21 +100,25 @@ struct PrefillBlock {
     return ceil_div(share.n_columns, kWarpColumns);
   }
 
-  /// Finds the share, makes the barriers and queues the first copies. One thread.
+  /// Finds the share, makes the barriers and queues the first copies. The first warp's lanes that copy.
   __device__ __forceinline__ void begin() {
-    find_share<Task::kDim>(args, share);
+    if (threadIdx.x == 0) find_share<Task::kDim>(args, share);
+    sync_copy_lanes();
     if (share.n_columns <= 0) return;
-    for (int i = 0; i < Task::kSlots; ++i) {
-      init_barrier(barrier_of(i), 1);
-      reinterpret_cast<std::uint32_t*>(shared + Shared::kReadersAt)[i] = 0;
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < Task::kSlots; ++i) {
+        init_barrier(barrier_of(i), kCopyLanes);
+        reinterpret_cast<std::uint32_t*>(shared + Shared::kReadersAt)[i] = 0;
+      }
+      publish_barriers();
     }
-    publish_barriers();
+    sync_copy_lanes();
     for (int i = 0; i < Task::kSlots; ++i)
       fetch(i);
   }
 
-  /// Queues copy i: keys (even) or values of an earlier page, or of a quarter of the block's own. One
-  /// thread.
+  /// Queues copy i: keys (even) or values of an earlier page, or of a quarter of the block's own. The
+  /// lanes of a warp that copy.
   __device__ __forceinline__ void fetch(int i) const {
     const PageSpan& span = share.span;
     const int page = i / 2;
@@ -143,9 +147,10 @@ struct PrefillBlock {
   /// This warp has read the slot.
   __device__ __forceinline__ void release() {
     __syncwarp();
-    if (lane == 0) {
+    if (lane < kCopyLanes) {
       const std::uint32_t readers = shared_address(shared + Shared::kReadersAt);
-      if (is_last_reader(readers + copy % Task::kSlots * 4, warps())) fetch(copy + Task::kSlots);
+      const bool is_last = lane == 0 && is_last_reader(readers + copy % Task::kSlots * 4, warps());
+      if (of_first_copy_lane(is_last)) fetch(copy + Task::kSlots);
     }
     __syncwarp();
     ++copy;
@@ -223,7 +228,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   PrefillBlock<P, T> block{.args = args, .shared = shared};
   wait_for_previous_kernel();
   allow_next_kernel();
-  if (threadIdx.x == 0) block.begin();
+  if (threadIdx.x < kCopyLanes) block.begin();
   __syncthreads();
   const int first = static_cast<int>(threadIdx.x) / 32 * kWarpColumns;
   if (first < block.share.n_columns) block.attend(first);
@@ -263,12 +268,16 @@ template <AttentionPolicy P, Activation T>
       ctx, {.grid = dim3(pages, kv_heads), .block = static_cast<unsigned>(detail::kSealThreads)},
       &detail::prefill_seal_kernel<P, T>, args));
   const auto blocks = static_cast<unsigned>(detail::blocks_of_page(a.heads / a.kv_heads));
-  LMD_CUDA_RETURN_IF_ERROR(
-      launch(ctx,
-             {.grid = pages * kv_heads * blocks,
-              .block = static_cast<unsigned>(detail::kPrefillThreads),
-              .shared_bytes = detail::PrefillShared<detail::PrefillTask<P>>::kBytes},
-             &detail::prefill_attend_kernel<P, T>, args));
+  const auto attend = &detail::prefill_attend_kernel<P, T>;
+  LMD_CUDA_RETURN_IF_ERROR(with_tuned_arch(attend, [&]<int kCc>() {
+    using Shared = detail::PrefillShared<detail::PrefillTask<P, kCc>>;
+    static_assert(Shared::kBytes <= Arch{kCc}.shared_bytes(), "the slots fit into shared memory");
+    return launch(ctx,
+                  {.grid = pages * kv_heads * blocks,
+                   .block = static_cast<unsigned>(detail::kPrefillThreads),
+                   .shared_bytes = Shared::kBytes},
+                  attend, args);
+  }));
   return launch(
       ctx, {.grid = dim3(pages, kv_heads), .block = static_cast<unsigned>(detail::kAppendThreads)},
       &detail::prefill_keep_open_kernel<P, T>, args);

@@ -18,7 +18,7 @@ struct SkinnyTuning {
   int stages = 4;          ///< copies in flight for each warp
   int stage_bytes = 1088;  ///< about; whole chunks
   int blocks_per_sm = 1;
-  int resident_blocks = 2;  ///< registers are held to what so many on a multiprocessor leave
+  int pass_tiles = 4;  ///< between two sums over the warps
 };
 
 namespace detail {
@@ -29,13 +29,13 @@ inline constexpr int kSkinnyTokens = 8;  // columns of one tensor-core product
 /// tile through a ring of its own in shared memory, so no warp waits for another until the sums
 /// over the slices are put together. Weights do not depend on the kernel before, so the rings are
 /// filled before it has ended.
-template <LinearPolicy P, int Tokens, SkinnyTuning (*Tuning)()>
+template <LinearPolicy P, int Tokens, SkinnyTuning (*Tuning)(Arch), int Cc = 0>
 struct Skinny {
   using W = typename P::Format;
   using T = typename P::Act;
   using F = quant::FragmentWeights<W>;
   using Decoder = quant::FragmentDecoder<W::kBits, T>;
-  static constexpr SkinnyTuning kTuning = Tuning();
+  static constexpr SkinnyTuning kTuning = Tuning(tuned_arch(Cc));
   static constexpr int kWarps = kTuning.warps;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kStageChunks =
@@ -46,8 +46,7 @@ struct Skinny {
   static constexpr int kRingBytes = kTuning.stages * kStageBytes;
   static constexpr int kGroup = W::kGroupSize == 0 ? F::kChunkColumns : W::kGroupSize;
   static constexpr int kGroups = F::kChunkColumns / kGroup;
-  /// Tiles between two sums over the warps: one token needs one column of the product.
-  static constexpr int kPassTiles = Tokens == 1 ? 16 : 4;
+  static constexpr int kPassTiles = kTuning.pass_tiles;
   static constexpr int kTileSums = F::kTileRows * Tokens;
   /// Rows of x 64 bytes apart modulo 128: 8 lanes then read 8 different sets of 4 banks.
   static constexpr int kRowPad = Tokens == 1 ? 0 : 32;
@@ -211,9 +210,10 @@ struct WeightRing {
   __device__ __forceinline__ void start() {
     if (threadIdx.x % 32 == 0) {
       for (int i = 0; i < kStages; ++i)
-        init_barrier(barriers + i * 8, 1);
+        init_barrier(barriers + i * 8, kCopyLanes);
       publish_barriers();
     }
+    sync_copy_lanes();
     for (int i = 0; i < kStages; ++i)
       fetch(i);
   }
@@ -221,11 +221,12 @@ struct WeightRing {
   __device__ __forceinline__ void fetch(int into) {
     if (fetched == stages_total) return;
     ++fetched;
-    if (threadIdx.x % 32 != 0) return;
+    if (threadIdx.x % 32 >= kCopyLanes) return;
     const int n = min(S::kStageChunks, slice - next_chunk);
     expect_bytes(barriers + into * 8, n * F::kChunkBytes);
     bulk_copy(shared_address(ring + into * S::kStageBytes), from, n * F::kChunkBytes,
               barriers + into * 8);
+    end_copies(barriers + into * 8);
     from += n * F::kChunkBytes;
     next_chunk += n;
     if (next_chunk == slice) {
@@ -262,7 +263,7 @@ __device__ __forceinline__ void keep_sums(const float (&acc)[4], float* to, int 
 }
 
 template <class S, int Tokens>
-__global__ void __launch_bounds__(S::kThreads, S::kTuning.resident_blocks)
+__global__ void __launch_bounds__(S::kThreads, 2)
     skinny_linear_kernel(const __grid_constant__ BasicLinearArgs<typename S::T> a) {
   using F = typename S::F;
   extern __shared__ __align__(128) std::uint8_t shared[];
@@ -336,27 +337,61 @@ __global__ void __launch_bounds__(S::kThreads, S::kTuning.resident_blocks)
 
 /// 2026-11-23 H200, one layer of a 7B model (four matrices, W4 g128), chained: 16 warps and one
 /// block 39.1 us, 8 warps and two blocks 36.3 us, the two mixed 45.7 us.
-constexpr SkinnyTuning one_token_tuning() {
-  return {.warps = 8, .stages = 4, .stage_bytes = 2176, .blocks_per_sm = 2};
+/// Small blocks: two with 4096 columns fit into 100 KiB; not measured.
+constexpr SkinnyTuning one_token_tuning(Arch arch) {
+  if (!arch.has_large_blocks())
+    return {.warps = 8, .stages = 2, .stage_bytes = 1088, .blocks_per_sm = 2, .pass_tiles = 8};
+  return {.warps = 8, .stages = 4, .stage_bytes = 2176, .blocks_per_sm = 2, .pass_tiles = 16};
 }
 /// Eight rows of x leave room for one block.
-constexpr SkinnyTuning few_tokens_tuning() {
-  return {.warps = 16, .stages = 4, .stage_bytes = 1088, .blocks_per_sm = 1};
+constexpr SkinnyTuning few_tokens_tuning(Arch arch) {
+  if (!arch.has_large_blocks())
+    return {.warps = 8, .stages = 2, .stage_bytes = 1088, .blocks_per_sm = 1, .pass_tiles = 2};
+  return {.warps = 16, .stages = 4, .stage_bytes = 1088, .blocks_per_sm = 1, .pass_tiles = 4};
 }
 
-template <LinearPolicy P, int Tokens, SkinnyTuning (*Tuning)()>
+template <class S>
+[[nodiscard]] LaunchShape skinny_shape(const BasicLinearArgs<typename S::T>& a,
+                                       int tokens,
+                                       int n_multiprocessors) {
+  const int tiles = ceil_div(a.n, S::F::kTileRows);
+  const int grid = std::min(tiles, n_multiprocessors * S::kTuning.blocks_per_sm);
+  const typename S::Shared shared(round_up(a.k, S::F::kChunkColumns), ceil_div(tiles, grid),
+                                  tokens);
+  return {.grid = static_cast<unsigned>(grid),
+          .block = static_cast<unsigned>(S::kThreads),
+          .shared_bytes = static_cast<std::size_t>(shared.bytes)};
+}
+
+template <LinearPolicy P, int Tokens, SkinnyTuning (*Tuning)(Arch)>
 [[nodiscard]] cudaError_t launch_skinny(Cuda ctx,
                                         const BasicLinearArgs<typename P::Act>& a,
                                         int n_multiprocessors) {
-  using S = Skinny<P, Tokens, Tuning>;
-  const int tiles = ceil_div(a.n, S::F::kTileRows);
-  const int grid = std::min(tiles, n_multiprocessors * S::kTuning.blocks_per_sm);
-  const typename S::Shared shared(round_up(a.k, S::F::kChunkColumns), ceil_div(tiles, grid), a.m);
-  return launch(ctx,
-                {.grid = static_cast<unsigned>(grid),
-                 .block = static_cast<unsigned>(S::kThreads),
-                 .shared_bytes = static_cast<std::size_t>(shared.bytes)},
-                &skinny_linear_kernel<S, Tokens>, a);
+  const auto kernel = &skinny_linear_kernel<Skinny<P, Tokens, Tuning>, Tokens>;
+  return with_tuned_arch(kernel, [&]<int kCc>() {
+    return launch(ctx, skinny_shape<Skinny<P, Tokens, Tuning, kCc>>(a, a.m, n_multiprocessors),
+                  kernel, a);
+  });
+}
+
+/// Tokens of one pass over the weights: up to 8, where so many rows of x fit into shared memory.
+template <LinearPolicy P>
+[[nodiscard]] cudaError_t tokens_that_fit(Cuda ctx,
+                                          const BasicLinearArgs<typename P::Act>& a,
+                                          int n_multiprocessors,
+                                          int* tokens) {
+  *tokens = std::min(a.m, kSkinnyTokens);
+  if (*tokens <= 1) return cudaSuccess;
+  int room = 0;
+  LMD_CUDA_RETURN_IF_ERROR(shared_bytes_of_block(ctx, &room));
+  using Few = Skinny<P, kSkinnyTokens, few_tokens_tuning>;
+  return with_tuned_arch(&skinny_linear_kernel<Few, kSkinnyTokens>, [&]<int kCc>() {
+    using S = Skinny<P, kSkinnyTokens, few_tokens_tuning, kCc>;
+    while (*tokens > 1 && skinny_shape<S>(a, *tokens, n_multiprocessors).shared_bytes >
+                              static_cast<std::size_t>(room))
+      --*tokens;
+    return cudaSuccess;
+  });
 }
 
 }  // namespace detail
@@ -377,17 +412,8 @@ template <LinearPolicy P>
   }
   int sms = 0;
   LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
-  constexpr int kSharedBytes = 227 * 1024;
-  const auto tokens_that_fit = [&] {
-    int tokens = detail::kSkinnyTokens;
-    using S = detail::Skinny<P, detail::kSkinnyTokens, detail::few_tokens_tuning>;
-    const std::int64_t others =
-        S::kWarps * S::kRingBytes + 2 * S::kPassTiles * S::kTileSums * S::kWarps * 4;
-    while (tokens > 1 && others + std::int64_t{tokens} * (a.k * 2 + 1024) > kSharedBytes)
-      --tokens;
-    return tokens;
-  };
-  const int step = a.m == 1 ? 1 : tokens_that_fit();
+  int step = 0;
+  LMD_CUDA_RETURN_IF_ERROR(detail::tokens_that_fit<P>(ctx, a, sms, &step));
   for (int i = 0; i < a.m; i += step) {
     BasicLinearArgs<typename P::Act> part = a;
     part.x += i * a.x_stride;

@@ -14,11 +14,6 @@ namespace lmd::kernels {
 
 namespace detail {
 
-/// One thread arrives at a barrier that expects no bytes.
-__device__ __forceinline__ void arrive_at(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
 /// A warp's row tiles of every chunk of the block's run, streamed through a ring of copies of its
 /// own: no warp waits for another one's weights.
 template <class S>
@@ -40,9 +35,10 @@ struct TileWeightRing {
   __device__ __forceinline__ void start() {
     if (threadIdx.x % 32 == 0) {
       for (int i = 0; i < kStages; ++i)
-        init_barrier(barriers + i * 8, 1);
+        init_barrier(barriers + i * 8, kCopyLanes);
       publish_barriers();
     }
+    sync_copy_lanes();
     for (int i = 0; i < kStages; ++i)
       fetch(i);
   }
@@ -50,7 +46,7 @@ struct TileWeightRing {
   __device__ __forceinline__ void fetch(int into) {
     if (left == 0) return;
     --left;
-    if (threadIdx.x % 32 == 0) {
+    if (threadIdx.x % 32 < kCopyLanes) {
       expect_bytes(barriers + into * 8, S::kWeightStageBytes);
 #pragma unroll
       for (int i = 0; i < S::kRowTiles; ++i) {
@@ -59,6 +55,7 @@ struct TileWeightRing {
                   codes + (row_tile * chunks + chunk) * F::kChunkBytes, F::kChunkBytes,
                   barriers + into * 8);
       }
+      end_copies(barriers + into * 8);
     }
     if (++chunk == chunks) {
       chunk = 0;
@@ -95,7 +92,7 @@ struct TileInput {
 
   __device__ __forceinline__ void init() const {
     for (int i = 0; i < kStages; ++i) {
-      init_barrier(barriers + i * 8, 1);
+      init_barrier(barriers + i * 8, kCopyLanes);
       init_barrier(barriers + (kStages + i) * 8, S::kWarps);
     }
     publish_barriers();
@@ -106,7 +103,7 @@ struct TileInput {
     for (int at = static_cast<int>(threadIdx.x) * 16; at < kStages * S::kXStageBytes;
          at += S::kThreads * 16)
       *reinterpret_cast<uint4*>(ring + at) = uint4{};
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // before the copies' writes
+    fence_before_copies();
   }
 
   /// Queues the copies for unit i of the run; one whole warp calls it.
@@ -120,10 +117,12 @@ struct TileInput {
     const int bytes = min(kColumns, a.k - column) * 2;
     if (lane == 0) expect_bytes(full, bytes * a.m);
     __syncwarp();
-    for (int token = lane; token < a.m; token += 32) {
-      bulk_copy(shared_address(ring + stage * S::kXStageBytes + token * S::kXRowBytes),
-                a.x + token * a.x_stride + column, bytes, full);
+    for (int token = lane / kRowCopyLanes; token < a.m; token += 32 / kRowCopyLanes) {
+      bulk_copy<kRowCopyLanes>(
+          shared_address(ring + stage * S::kXStageBytes + token * S::kXRowBytes),
+          a.x + token * a.x_stride + column, bytes, full);
     }
+    end_copies(full);
   }
 
   /// Before unit i is multiplied: the stage of unit i - 1 is filled again as soon as all warps have
@@ -209,27 +208,33 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   merge_shared_tiles<S>(args, split);
 }
 
-/// Four stages of 2176 bytes in each of eight warps: 70 KB in flight on a multiprocessor.
-constexpr TileTuning tile_tuning() {
+/// Four stages of 2176 bytes in each of eight warps: 70 KB in flight on a multiprocessor. In small blocks
+/// two; those of x are large for 64 tokens only. Not measured.
+constexpr TileTuning tile_tuning(Arch arch, int token_groups) {
+  if (!arch.has_large_blocks()) return {.weight_stages = 2, .x_stages = token_groups > 4 ? 2 : 4};
   return {};
 }
 
-template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)()>
+template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)(Arch, int)>
 [[nodiscard]] cudaError_t launch_tile(Cuda ctx,
                                       const TileArgs<typename P::Act>& args,
                                       int n_multiprocessors) {
-  using S = Tile<P, TokenGroups, Tuning>;
-  static_assert(S::kSharedBytes <= 227 * 1024, "a block's rings fit into shared memory");
-  static_assert(S::kTileSums <= kMaxTileSums, "the workspace holds two tiles for each block");
-  // A run of fewer columns costs more in sums to merge than it saves.
-  constexpr int kMinRun = 512 / S::F::kChunkColumns;
-  const TileSplit one = S::split(args.linear.n, args.linear.k, 1);
-  const int grid = std::clamp(one.units / kMinRun, 1, n_multiprocessors);
-  return launch(ctx,
-                {.grid = static_cast<unsigned>(grid),
-                 .block = static_cast<unsigned>(S::kThreads),
-                 .shared_bytes = static_cast<std::size_t>(S::kSharedBytes)},
-                &tile_linear_kernel<S>, args);
+  const auto kernel = &tile_linear_kernel<Tile<P, TokenGroups, Tuning>>;
+  return with_tuned_arch(kernel, [&]<int kCc>() {
+    using S = Tile<P, TokenGroups, Tuning, kCc>;
+    static_assert(S::kSharedBytes <= Arch{kCc}.shared_bytes(),
+                  "a block's rings fit into shared memory");
+    static_assert(S::kTileSums <= kMaxTileSums, "the workspace holds two tiles for each block");
+    // A run of fewer columns costs more in sums to merge than it saves.
+    constexpr int kMinRun = 512 / S::F::kChunkColumns;
+    const TileSplit one = S::split(args.linear.n, args.linear.k, 1);
+    const int grid = std::clamp(one.units / kMinRun, 1, n_multiprocessors);
+    return launch(ctx,
+                  {.grid = static_cast<unsigned>(grid),
+                   .block = static_cast<unsigned>(S::kThreads),
+                   .shared_bytes = static_cast<std::size_t>(S::kSharedBytes)},
+                  kernel, args);
+  });
 }
 
 /// Checks the shapes and calls launch_part(args, multiprocessors) for each kTileTokens tokens.

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/cuda.cuh>
 #include <lmd/core/math.hpp>
 #include <lmd/kernels/linear/linear.hpp>
 #include <lmd/kernels/primitive/mma.cuh>
@@ -25,22 +26,27 @@ struct TileSplit {
   int units;
   int blocks;  ///< at most as many as units
 
+  /// The first units % blocks runs are one unit longer than the others.
   [[nodiscard]] LMD_HD int first_of(int block) const {
-    return static_cast<int>(std::int64_t{units} * block / blocks);
+    const int longer = units % blocks;
+    return block * (units / blocks) + (block < longer ? block : longer);
   }
   [[nodiscard]] LMD_HD int block_of(int unit) const {
-    return static_cast<int>((std::int64_t{unit + 1} * blocks - 1) / units);
+    const int run = units / blocks;
+    const int longer = units % blocks;
+    return unit < longer * (run + 1) ? unit / (run + 1)
+                                     : longer + (unit - longer * (run + 1)) / run;
   }
 };
 
 /// Sizes of a block that multiplies a tile of kBlockRowTiles x 16 outputs by kTokens tokens.
-template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)()>
+template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)(Arch, int), int Cc = 0>
 struct Tile {
   using W = typename P::Format;
   using T = typename P::Act;
   using F = quant::FragmentWeights<W>;
   using Decoder = quant::FragmentDecoder<W::kBits, T>;
-  static constexpr TileTuning kTuning = Tuning();
+  static constexpr TileTuning kTuning = Tuning(tuned_arch(Cc), TokenGroups);
   static constexpr int kWarps = kTuning.warps;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kRowTiles = kTuning.row_tiles;
@@ -100,7 +106,12 @@ __device__ __forceinline__ std::uint32_t subtract_pair(std::uint32_t a, std::uin
     asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
   } else {
     static_assert(std::same_as<T, BFloat16>, "tensor cores multiply 16-bit operands");
-    asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+    if constexpr (kDeviceArch.cc >= 90) {
+      asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+    } else {
+      constexpr std::uint32_t kMinusOne = 0xbf80bf80u;
+      asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(b), "r"(kMinusOne), "r"(a));
+    }
   }
   return out;
 }

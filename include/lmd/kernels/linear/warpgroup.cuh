@@ -23,18 +23,20 @@ struct WarpgroupTile {
   static constexpr TileTuning kTuning = Tuning();
   static constexpr int kWarps = kTuning.warps;
   static constexpr int kThreads = kWarps * 32;
-  static constexpr int kRowTiles = kTuning.row_tiles;
+  static constexpr int kRowTiles = 1;  ///< of a warp
   static constexpr int kBlockRowTiles = kWarps * kRowTiles;
   static constexpr int kTokenGroups = TokenGroups;
   static constexpr int kTokens = TokenGroups * 8;
   static constexpr int kTileSums = kBlockRowTiles * F::kTileRows * kTokens;
   static constexpr int kBlocks = F::kChunkColumns / 64;  ///< of 64 columns in a chunk
   static constexpr int kSteps = F::kChunkColumns / 16;
-  static_assert(kWarps % 4 == 0 && kRowTiles == 2, "a warp's two row tiles take turns");
+  static_assert(kWarps % 4 == 0, "four warps multiply together");
 
   static constexpr int kXBlockBytes = kTokens * 128;
   static constexpr int kXStageBytes = kBlocks * kXBlockBytes;
-  static constexpr int kWeightStageBytes = kRowTiles * F::kChunkBytes;
+  /// Chunks of a copy: smaller ones than 2 KB keep the copy engine from the memory's rate.
+  static constexpr int kStageChunks = F::kChunkBytes < 2048 ? 2 : 1;
+  static constexpr int kWeightStageBytes = kStageChunks * F::kChunkBytes;
   static constexpr int kWeightsAt = kTuning.x_stages * kXStageBytes;
   static constexpr int kWeightBarriersAt =
       kWeightsAt + kWarps * kTuning.weight_stages * kWeightStageBytes;
@@ -44,7 +46,85 @@ struct WarpgroupTile {
   static_assert(kXStageBytes % kAlignment == 0 && kWeightsAt % 16 == 0, "stages stay aligned");
 
   [[nodiscard]] LMD_HD static TileSplit split(int n, int k, int blocks) {
-    return Tile<P, TokenGroups, Tuning>::split(n, k, blocks);
+    const int chunks = ceil_div(k, F::kChunkColumns);
+    return {.chunks = chunks,
+            .units = ceil_div(n, kBlockRowTiles * F::kTileRows) * chunks,
+            .blocks = blocks};
+  }
+};
+
+/// A warp's row tile of every chunk of the block's run, streamed through a ring of copies of its own.
+/// A copy is some chunks of one row tile.
+template <class S>
+struct WarpgroupWeights {
+  using F = typename S::F;
+  static constexpr int kStages = S::kTuning.weight_stages;
+
+  const std::uint8_t* codes;
+  std::uint8_t* ring;
+  std::uint32_t barriers;
+  int chunks;         ///< of a row tile
+  int last_row_tile;  ///< what lies behind it is read as this one, and not stored
+  int row_tile;       ///< of the next copy
+  struct Place {
+    int chunk;  ///< the next one
+    int left;   ///< chunks of the run
+
+    /// Chunks that one copy brings.
+    [[nodiscard]] __device__ __forceinline__ int of_copy(int all) const {
+      return min(S::kStageChunks, min(all - chunk, left));
+    }
+  };
+  Place copied;  ///< before it all is copied, or on its way
+  Place read;
+  int in_stage = 0;  ///< chunks of the stage that have been read
+  int stage = 0;
+  std::uint32_t parity = 0;
+
+  __device__ __forceinline__ void start() {
+    if (threadIdx.x % 32 == 0) {
+      for (int i = 0; i < kStages; ++i)
+        init_barrier(barriers + i * 8, 1);
+      publish_barriers();
+    }
+    for (int i = 0; i < kStages; ++i)
+      fetch(i);
+  }
+  __device__ __forceinline__ void fetch(int into) {
+    if (copied.left == 0) return;
+    const int n = copied.of_copy(chunks);
+    if (threadIdx.x % 32 == 0) {
+      expect_bytes(barriers + into * 8, n * F::kChunkBytes);
+      bulk_copy(shared_address(ring + into * S::kWeightStageBytes),
+                codes + (std::int64_t{min(row_tile, last_row_tile)} * chunks + copied.chunk) *
+                            F::kChunkBytes,
+                n * F::kChunkBytes, barriers + into * 8);
+    }
+    copied.left -= n;
+    copied.chunk += n;
+    if (copied.chunk == chunks) {
+      copied.chunk = 0;
+      row_tile += S::kBlockRowTiles;
+    }
+  }
+  /// Waits for the next chunk.
+  [[nodiscard]] const __device__ __forceinline__ std::uint8_t* wait() const {
+    if (in_stage == 0) wait_barrier(barriers + stage * 8, parity);
+    return ring + stage * S::kWeightStageBytes + in_stage * F::kChunkBytes;
+  }
+  /// The warp has read it.
+  __device__ __forceinline__ void release() {
+    const int n = Place{read.chunk - in_stage, read.left + in_stage}.of_copy(chunks);
+    --read.left;
+    if (++read.chunk == chunks) read.chunk = 0;
+    if (++in_stage < n) return;
+    in_stage = 0;
+    __syncwarp();
+    fetch(stage);
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
   }
 };
 
@@ -128,41 +208,35 @@ struct WarpgroupArgs {
   const std::uint8_t* x;  ///< arranged
 };
 
-/// A warp's products. While the tensor cores work on one of its row tiles, it decodes the other.
+/// A warp's products. While the tensor cores work for some warps, others decode.
 template <class S>
 struct WarpgroupProducts {
-  using F = typename S::F;
   const ArrangedInput<S>& input;
-  TileWeightRing<S>& weights;
+  WarpgroupWeights<S>& weights;
   int warp;
   int lane;
   int stage = 0;  ///< of x
   std::uint32_t parity = 0;
 
   /// acc += the units [i, end) of the run, all of one tile.
-  __device__ __forceinline__ void add(float (&acc)[S::kRowTiles][S::kTokenGroups][4],
-                                      int i,
-                                      int end) {
+  __device__ __forceinline__ void add(float (&acc)[S::kTokenGroups][4], int i, int end) {
     const std::uint64_t x = wgmma_rows(input.ring);
-    std::uint32_t operands[S::kRowTiles][S::kSteps][4];
+    std::uint32_t operands[S::kSteps][4];
     for (bool is_first = true; i < end; ++i, is_first = false) {
       if (lane == 0) input.refill(i, warp);
       __syncwarp();
       const std::uint8_t* codes = weights.wait();
+      wgmma_wait<0>();  // the products of the unit before
+      if (!is_first && lane == 0) arrive_at(input.read(i - 1));
+      decode_chunk<S>(operands, codes, lane);
       wait_barrier(input.filled(stage), parity);
+      wgmma_fence();
 #pragma unroll
-      for (int r = 0; r < S::kRowTiles; ++r) {
-        wgmma_wait<1>();  // this row tile's products of the unit before
-        if (r == 1 && !is_first && lane == 0) arrive_at(input.read(i - 1));
-        decode_chunk<S>(operands[r], codes + r * F::kChunkBytes, lane);
-        wgmma_fence();
-#pragma unroll
-        for (int s = 0; s < S::kSteps; ++s) {
-          const int bytes = s / 4 * S::kXBlockBytes + s % 4 * 32;
-          wgmma<typename S::T>(acc[r], operands[r][s], x + (stage * S::kXStageBytes + bytes) / 16);
-        }
-        wgmma_commit();
+      for (int s = 0; s < S::kSteps; ++s) {
+        const int bytes = s / 4 * S::kXBlockBytes + s % 4 * 32;
+        wgmma<typename S::T>(acc, operands[s], x + (stage * S::kXStageBytes + bytes) / 16);
       }
+      wgmma_commit();
       weights.release();
       if (++stage == ArrangedInput<S>::kStages) {
         stage = 0;
@@ -198,16 +272,16 @@ __global__ void __launch_bounds__(kHasWgmma ? S::kThreads : 1, 1)
                                .chunks = split.chunks,
                                .first_chunk = chunk,
                                .units = units};
-  TileWeightRing<S> weights{
+  WarpgroupWeights<S> weights{
       .codes = a.codes,
       .ring = shared + S::kWeightsAt + warp * S::kTuning.weight_stages * S::kWeightStageBytes,
       .barriers =
           shared_address(shared + S::kWeightBarriersAt) + warp * S::kTuning.weight_stages * 8,
       .chunks = split.chunks,
       .last_row_tile = ceil_div(a.n, F::kTileRows) - 1,
-      .first_row_tile = tile * S::kBlockRowTiles + warp * S::kRowTiles,
-      .chunk = chunk,
-      .left = units};
+      .row_tile = tile * S::kBlockRowTiles + warp,
+      .copied = {chunk, units},
+      .read = {chunk, units}};
   weights.start();
   if (threadIdx.x == 0) input.init();
   __syncthreads();
@@ -223,7 +297,7 @@ __global__ void __launch_bounds__(kHasWgmma ? S::kThreads : 1, 1)
     const int end = min(units, i + split.chunks - chunk);
     const bool is_whole = end - i == split.chunks;
     float acc[S::kRowTiles][S::kTokenGroups][4] = {};
-    products.add(acc, i, end);
+    products.add(acc[0], i, end);
     if (is_whole) {
       store_tile<S>(a, acc, tile, warp, lane);
     } else {
@@ -236,9 +310,9 @@ __global__ void __launch_bounds__(kHasWgmma ? S::kThreads : 1, 1)
 #endif
 }
 
-/// Four stages of 2176 bytes in each of eight warps: 70 KB of weights in flight.
+/// Three stages of 2176 bytes in each of 16 warps: 104 KB of weights in flight.
 constexpr TileTuning warpgroup_tuning() {
-  return {.weight_stages = 4, .x_stages = 5};
+  return {.warps = 16, .row_tiles = 1, .weight_stages = 3, .x_stages = 5};
 }
 
 /// Up to 64 tokens; `arranged` is room for kTokens of them.

@@ -15,7 +15,7 @@ namespace lmd::kernels::detail {
 template <int Packs>
 inline constexpr int kRowThreads = Packs == 1 ? 512 : 1024;
 template <int Packs>
-inline constexpr int kRowBlocks = Packs == 1 ? 4 : 1;
+inline constexpr int kRowBlocks = Packs == 1 ? kDeviceArch.threads() / kRowThreads<1> : 1;
 
 /// Thread t of the block holds packs t, t + blockDim, ... of row blockIdx.x, as many as Packs; what
 /// is beyond them is read again each time, so that rows of any length work. Packs is 0 for rows that

@@ -1,7 +1,9 @@
 /// \file  Blocks of a cluster: who they are, waiting for each other, and each other's shared memory.
-///        sm_90 and later.
+///        Before 9.0 a block is a cluster of its own.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+
+#include <lmd/core/cuda.cuh>
 
 #include <cstdint>
 
@@ -11,25 +13,32 @@ namespace lmd::kernels {
 inline constexpr int kMaxCluster = 16;
 
 __device__ __forceinline__ int cluster_rank() {
-  std::uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  std::uint32_t rank = 0;
+  if constexpr (kDeviceArch.has_clusters())
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return static_cast<int>(rank);
 }
 
 __device__ __forceinline__ int cluster_size() {
-  std::uint32_t size;
-  asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  std::uint32_t size = 1;
+  if constexpr (kDeviceArch.has_clusters())
+    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
   return static_cast<int>(size);
 }
 
 /// First half of a barrier of all threads of the cluster: what was written before it ...
 __device__ __forceinline__ void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+  if constexpr (kDeviceArch.has_clusters())
+    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
 }
 
 /// ... is seen by all threads behind this second half.
 __device__ __forceinline__ void cluster_wait() {
-  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+  if constexpr (kDeviceArch.has_clusters()) {
+    asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+  } else {
+    __syncthreads();
+  }
 }
 
 __device__ __forceinline__ void cluster_sync() {
@@ -41,11 +50,15 @@ __device__ __forceinline__ void cluster_sync() {
 /// have begun (one cluster barrier tells) and may not end before the access.
 template <class T>
 __device__ __forceinline__ T* in_block(T* shared, int rank) {
-  std::uint64_t address;
-  asm("mapa.u64 %0, %1, %2;"
-      : "=l"(address)
-      : "l"(reinterpret_cast<std::uint64_t>(shared)), "r"(rank));
-  return reinterpret_cast<T*>(address);
+  if constexpr (kDeviceArch.has_clusters()) {
+    std::uint64_t address;
+    asm("mapa.u64 %0, %1, %2;"
+        : "=l"(address)
+        : "l"(reinterpret_cast<std::uint64_t>(shared)), "r"(rank));
+    return reinterpret_cast<T*>(address);
+  } else {
+    return shared;
+  }
 }
 
 }  // namespace lmd::kernels

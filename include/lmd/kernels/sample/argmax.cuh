@@ -29,6 +29,19 @@ __global__ void __launch_bounds__(kSampleThreads) argmax_kernel(Args a) {
   if (slice.rank == 0 && threadIdx.x == 0) a.ids[i] = best_token(key);
 }
 
+/// Sets the number of blocks for each row, whose slices have at most `most` logits where the device has
+/// clusters; see best_cluster.
+template <class Args>
+[[nodiscard]] cudaError_t choose_cluster(
+    Cuda ctx, void (*kernel)(Args), int m, int vocab, int most, int* cluster) {
+  Arch arch;
+  int n = 0;
+  LMD_CUDA_RETURN_IF_ERROR(code_arch(kernel, &arch));
+  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &n));
+  *cluster = arch.has_clusters() ? best_cluster(m, vocab, most, n) : 1;
+  return cudaSuccess;
+}
+
 /// As launch, for kernels with a cluster for each of m rows.
 template <class Args>
 [[nodiscard]] cudaError_t launch_clusters(
@@ -47,7 +60,7 @@ template <class Args>
 
 }  // namespace detail
 
-/// The very ids of the definition. Devices of compute capability 9.0 and later.
+/// The very ids of the definition.
 ///
 /// Errors:  cudaErrorInvalidValue for more than 2^20 tokens; the status of the launch.
 /// Stream:  one kernel on ctx.stream.
@@ -56,9 +69,9 @@ template <class Args>
   constexpr int kMostLogits = 48 * 1024;
   if (a.m == 0) return cudaSuccess;
   if (a.vocab < 1 || a.vocab > detail::kMaxVocab) return cudaErrorInvalidValue;
-  int n = 0;
-  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &n));
-  const int cluster = detail::choose_cluster(a.m, a.vocab, kMostLogits, n);
+  int cluster = 0;
+  LMD_CUDA_RETURN_IF_ERROR(detail::choose_cluster(ctx, detail::argmax_kernel<ArgmaxArgs>, a.m,
+                                                  a.vocab, kMostLogits, &cluster));
   return detail::launch_clusters(ctx, detail::argmax_kernel<ArgmaxArgs>, a, cluster, 0);
 }
 

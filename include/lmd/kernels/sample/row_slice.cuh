@@ -175,7 +175,7 @@ __device__ __forceinline__ std::uint64_t cluster_reduce(std::uint64_t x, Cluster
 /// multiprocessors for them, as clusters need several free ones side by side.
 /// 2026-11-23 H200, top-k 40 + top-p 0.8 of 92,544: batch 1, 4 / 8 / 16 blocks 11.6 / 10.4 / 11.6 us;
 /// batch 16, 2 / 4 / 8 blocks 15.8 / 12.2 / 19.3 us; batch 64, 2 / 4 blocks 17.7 / 31.8 us.
-[[nodiscard]] inline int choose_cluster(int m, int vocab, int most, int multiprocessors) {
+[[nodiscard]] inline int best_cluster(int m, int vocab, int most, int multiprocessors) {
   constexpr int kMostUseful = 8;
   constexpr int kWorthwhile = 4096;  // logits: below, a barrier costs more than the reading
   int cluster = 1;

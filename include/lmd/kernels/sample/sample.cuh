@@ -5,9 +5,10 @@
 
 #include <lmd/core/launch.cuh>
 #include <lmd/kernels/sample/argmax.cuh>
-#include <lmd/kernels/sample/sample.hpp>
-#include <lmd/kernels/sample/sorted_mass.cuh>
+#include <lmd/kernels/sample/row_logits.cuh>
 #include <lmd/kernels/sample/uniform_draw.hpp>
+
+#include <algorithm>
 
 namespace lmd::kernels {
 
@@ -37,18 +38,15 @@ struct SampleShared {
     std::uint64_t mass;  ///< of the tokens up to it
   } found;
 };
+inline constexpr int kLogitsAt = round_up(static_cast<int>(sizeof(SampleShared)), 16);
 
 /// The part of one block in drawing the token of one row. All blocks of the cluster take the same
 /// decisions, as they come from sums over all of them; block 0 sorts lists and writes the token.
+template <class Args>
 class RowSampler {
  public:
-  __device__ RowSampler(const SampleArgs& a, SampleShared& s, float* logits)
-      : a_(a),
-        s_(s),
-        logits_(logits),
-        slice_(a.vocab),
-        i_(static_cast<int>(blockIdx.x) / slice_.size),
-        t_(static_cast<int>(threadIdx.x)) {}
+  __device__ RowSampler(const Args& a, SampleShared& s, float* logits)
+      : a_(a), s_(s), row_(a, s.row, s.bins, logits), t_(static_cast<int>(threadIdx.x)) {}
 
   __device__ void run() {
     cluster_arrive();
@@ -58,13 +56,14 @@ class RowSampler {
       s_.limit = kMassBins - 1;
     }
     wait_for_previous_kernel();
-    load();
+    row_.load(best_);
     allow_next_kernel();
     const bool is_greedy = s_.row.temperature == 0.0f || s_.row.top_k == 1;
     const bool is_listed = !is_greedy && s_.row.top_k > 0 && s_.row.top_k <= kMaxListedTopK;
     if (is_listed) atomicAdd(&s_.bins.count[logit_bin(best_.logit)], 1u);
     cluster_wait();
-    const std::uint64_t best = cluster_reduce<Smaller>(best_.key(slice_.first), s_.reductions[0]);
+    const std::uint64_t best =
+        cluster_reduce<Smaller>(best_.key(row_.slice.first), s_.reductions[0]);
     if (best_token(best) < 0) {
       write(best, 0.0);
       return;
@@ -81,87 +80,11 @@ class RowSampler {
   }
 
  private:
-  template <class Visit>
-  __device__ void for_each_own(Visit&& visit) const {
-    for_each_logit<1>(logits_, slice_.n, true, visit);
-  }
-
-  /// The row's parameters and the slice, with bias and penalties, into shared memory; the best logit.
-  __device__ void load() {
-    constexpr int kRowWords = sizeof(SamplingRow) / 4;
-    std::uint32_t row_word = 0;
-    if (t_ < kRowWords) row_word = reinterpret_cast<const std::uint32_t*>(a_.rows + i_)[t_];
-    n_tokens_ = a_.n_tokens[i_];
-    const float* from = a_.logits + i_ * a_.stride + slice_.first;
-    const bool is_aligned = reinterpret_cast<std::uint64_t>(from) % 16 == 0;
-    for_each_four<kLogitLoads>(from, slice_.n, is_aligned, [&](int j, const float4& x, int count) {
-      best_.see(j, x.x);
-      if (count == 1) {
-        logits_[j] = x.x;
-        return;
-      }
-      best_.see(j + 1, x.y);
-      best_.see(j + 2, x.z);
-      best_.see(j + 3, x.w);
-      *reinterpret_cast<float4*>(logits_ + j) = x;
-    });
-    if (t_ < kRowWords) reinterpret_cast<std::uint32_t*>(&s_.row)[t_] = row_word;
-    __syncthreads();
-    const SamplingRow& row = s_.row;
-    if (row.n_bias == 0 && row.repetition_penalty == 1.0f && row.presence_penalty == 0.0f &&
-        row.frequency_penalty == 0.0f)
-      return;
-    change();
-    best_ = {};
-    for_each_own([&](int j, float x) { best_.see(j, x); });
-  }
-
-  /// Calls `change(logit, is_first)` for each of tokens [begin, n_tokens) in the slice: whether it is
-  /// the thread that came first to this id. Leaves the bins clear, with barriers at the end.
-  template <class Change>
-  __device__ void for_each_token(int begin, Change&& change) {
-    std::uint32_t* seen = s_.bins.low;
-    for (int i = begin + t_; i < n_tokens_; i += kSampleThreads) {
-      const int j = s_.row.tokens[i] - slice_.first;
-      if (j < 0 || j >= slice_.n) continue;
-      const std::uint32_t bit = 1u << (j % 32);
-      std::uint32_t* word = j / 32 < kMassBins ? &seen[j / 32] : &s_.bins.high[j / 32 - kMassBins];
-      change(logits_[j], (atomicOr(word, bit) & bit) == 0);
-    }
-    __syncthreads();
-    s_.bins.clear();
-    __syncthreads();
-  }
-
-  /// Bias and penalties in the order of the definition. Equal subtractions may come in any order.
-  __device__ void change() {
-    for (int b = t_; b < s_.row.n_bias; b += kSampleThreads) {
-      const int j = s_.row.bias[b].id - slice_.first;
-      if (j >= 0 && j < slice_.n) logits_[j] += s_.row.bias[b].value;
-    }
-    __syncthreads();
-    if (s_.row.repetition_penalty != 1.0f) {
-      for_each_token(0, [&](float& x, bool is_first) {
-        const float p = s_.row.repetition_penalty;
-        if (is_first) x = x < 0.0f ? x * p : x / p;
-      });
-    }
-    if (s_.row.presence_penalty != 0.0f) {
-      for_each_token(s_.row.n_prompt, [&](float& x, bool is_first) {
-        if (is_first) x -= s_.row.presence_penalty;
-      });
-    }
-    if (s_.row.frequency_penalty != 0.0f) {
-      for_each_token(s_.row.n_prompt,
-                     [&](float& x, bool) { atomicAdd(&x, -s_.row.frequency_penalty); });
-    }
-  }
-
   /// log of the sum of exp(logit), for log probabilities.
   __device__ void sum_weights() {
     const Weights weights(max_, 1.0f);
     std::uint64_t sum = 0;
-    for_each_own([&](int, float x) { sum += Weights::mass(weights.of(x)); });
+    row_.for_each([&](int, float x) { sum += Weights::mass(weights.of(x)); });
     sum = cluster_reduce<Sum>(sum, s_.reductions[1]);
     log_sum_ = max_ + log(static_cast<double>(sum) / kMassUnits);
   }
@@ -179,11 +102,11 @@ class RowSampler {
     constexpr int kAtOnce = 4;  // blocks whose answers are waited for together
     const int begin = min(logit_bin(max_), kMassBins - kWarp * kEach) / 4 * 4 + kEach * t_;
     std::uint32_t counts[kEach] = {};
-    for (int first = 0; first < slice_.size; first += kAtOnce) {
+    for (int first = 0; first < row_.slice.size; first += kAtOnce) {
       uint4 words[kAtOnce][2] = {};
 #pragma unroll
       for (int u = 0; u < kAtOnce; ++u) {
-        if (first + u >= slice_.size) continue;
+        if (first + u >= row_.slice.size) continue;
         const auto* there =
             reinterpret_cast<const uint4*>(in_block(&s_.bins.count[begin], first + u));
         words[u][0] = there[0];
@@ -221,16 +144,16 @@ class RowSampler {
     __syncthreads();
     // Those at -inf never come: they have no mass.
     const float limit = s_.limit == kMassBins - 1 ? INFINITY : static_cast<float>(s_.limit + 1);
-    if (logit_place(best_.logit) < limit) {
-      for_each_own([&](int j, float x) {
-        if (logit_place(x) < limit) s_.list.note(rank_key(x, slice_.first + j));
-      });
-    }
+    row_.for_each(
+        [&](int j, float x) {
+          if (logit_place(x) < limit) s_.list.note(rank_key(x, row_.slice.first + j));
+        },
+        logit_place(best_.logit) < limit);
     send_keys(s_.list);
     cluster_sync();
     const int n = in_block(&s_.list, 0)->n;
     cluster_arrive();
-    if (n <= kMassBins && slice_.rank == 0) draw_of_list(n, weights);
+    if (n <= kMassBins && row_.slice.rank == 0) draw_of_list(n, weights);
     cluster_wait();  // nobody reads block 0 any more
     if (n <= kMassBins) return true;
     if (t_ == 0) s_.list.n = 0;
@@ -288,7 +211,7 @@ class RowSampler {
   }
 
   [[nodiscard]] __device__ double draw() const {
-    return uniform_draw(s_.row.seed, static_cast<std::uint64_t>(n_tokens_));
+    return uniform_draw(s_.row.seed, static_cast<std::uint64_t>(row_.n_tokens));
   }
 
   /// Bins of weight, the best first: each a 64th wide in log weight, the last for all beyond e^-16.
@@ -324,9 +247,10 @@ class RowSampler {
   /// The mass of tokens up to `last` that weigh `least` or more.
   __device__ std::uint64_t mass_from(float least, std::uint64_t last, const Weights& weights) {
     std::uint64_t mass = 0;
-    for_each_own([&](int j, float x) {
+    row_.for_each([&](int j, float x) {
       const float weight = weights.of(x);
-      if (weight >= least && rank_key(x, slice_.first + j) <= last) mass += Weights::mass(weight);
+      if (weight >= least && rank_key(x, row_.slice.first + j) <= last)
+        mass += Weights::mass(weight);
     });
     return cluster_reduce<Sum>(mass, s_.reductions[2]);
   }
@@ -335,7 +259,7 @@ class RowSampler {
     s_.bins.clear();
     __syncthreads();
     std::uint64_t tail = 0;  // of the last bin, where most tokens of a peaked row are
-    for_each_own([&](int, float x) {
+    row_.for_each([&](int, float x) {
       const int bin = weight_bin(x, weights);
       const std::uint64_t mass = Weights::mass(weights.of(x));
       atomicAdd(&s_.bins.count[bin], 1u);
@@ -348,7 +272,7 @@ class RowSampler {
     tail = warp_reduce<Sum>(tail);
     if (t_ % kWarp == 0 && tail > 0) s_.bins.add_mass(kMassBins - 1, tail);
     cluster_sync();
-    return gather_bins(s_.bins, slice_.size, s_.room);
+    return gather_bins(s_.bins, row_.slice.size, s_.room);
   }
 
   /// Notes which bin holds the target, in all threads of the block.
@@ -374,8 +298,8 @@ class RowSampler {
     int bits = kKeyBits;       // not yet known of the key
     std::uint64_t prefix = 0;  // the others
     const auto for_each_member = [&](auto&& use) {
-      for_each_own([&](int j, float x) {
-        const std::uint64_t key = rank_key(x, slice_.first + j);
+      row_.for_each([&](int j, float x) {
+        const std::uint64_t key = rank_key(x, row_.slice.first + j);
         if (weight_bin(x, weights) == weight_bin_picked && key >> bits == prefix) use(key, x);
       });
     };
@@ -390,7 +314,7 @@ class RowSampler {
         s_.bins.add_mass(bin, Weights::mass(weights.of(x)));
       });
       cluster_sync();
-      MassPair p = gather_bins(s_.bins, slice_.size, s_.room);
+      MassPair p = gather_bins(s_.bins, row_.slice.size, s_.room);
       p.mass_before += mass_before;
       p.count_before += count_before;
       pick_bin(target, p);
@@ -403,7 +327,7 @@ class RowSampler {
     for_each_member([&](std::uint64_t key, float) { s_.list.note(key); });
     send_keys(s_.list);
     cluster_sync();
-    if (slice_.rank == 0) find_in_list(target, mass_before, count_before, weights);
+    if (row_.slice.rank == 0) find_in_list(target, mass_before, count_before, weights);
     cluster_sync();
   }
 
@@ -419,7 +343,7 @@ class RowSampler {
     p.count_before += count_before;
     const int place = target.place_in(p);
     if (place < 0) return;
-    for (int r = 0; r < slice_.size; ++r) {
+    for (int r = 0; r < row_.slice.size; ++r) {
       auto* there = in_block(&s_.found, r);
       there->key = s_.list.keys[2 * t_ + place];
       there->mass = p.mass_before + p.mass[0] + (place == 1 ? p.mass[1] : 0);
@@ -428,22 +352,19 @@ class RowSampler {
 
   /// The row's result, by one thread of the cluster.
   __device__ void write(std::uint64_t key, double log_sum) const {
-    if (slice_.rank == 0 && t_ == 0) put(key, log_sum);
+    if (row_.slice.rank == 0 && t_ == 0) put(key, log_sum);
   }
   __device__ void put(std::uint64_t key, double log_sum) const {
     const int token = best_token(key);
-    a_.ids[i_] = token;
+    a_.ids[row_.i] = token;
     if (a_.logprobs == nullptr) return;
-    a_.logprobs[i_] = token < 0 ? 0.0f : static_cast<float>(key_logit(key) - log_sum);
+    a_.logprobs[row_.i] = token < 0 ? 0.0f : static_cast<float>(key_logit(key) - log_sum);
   }
 
-  const SampleArgs& a_;
+  const Args& a_;
   SampleShared& s_;
-  float* logits_;  ///< [slice_.n] in shared memory, with bias and penalties
-  RowSlice slice_;
-  int i_;  ///< row
-  int t_;  ///< thread
-  int n_tokens_ = 0;
+  RowLogits<Args> row_;
+  int t_;           ///< thread
   BestLogit best_;  ///< of the thread
   float max_ = 0.0f;
   double log_sum_ = 0.0;
@@ -454,16 +375,28 @@ template <class Args>
 __global__ void __launch_bounds__(kSampleThreads) sample_kernel(Args a) {
   extern __shared__ __align__(16) unsigned char memory[];
   auto& shared = *reinterpret_cast<SampleShared*>(memory);
-  constexpr std::size_t kLogitsAt = round_up<std::size_t>(sizeof(SampleShared), 16);
-  RowSampler(a, shared, reinterpret_cast<float*>(memory + kLogitsAt)).run();
+  RowSampler<Args>(a, shared, reinterpret_cast<float*>(memory + kLogitsAt)).run();
 }
 
-/// `sample` with the given number of blocks a row: a power of two up to kMaxCluster.
+/// Logits of a slice that lies in `shared_bytes` as a whole.
+[[nodiscard]] constexpr int whole_slice(int shared_bytes) {
+  return std::min((shared_bytes - kLogitsAt) / 16 * 4, kMaxSlice);
+}
+
+/// `sample` with the given number of blocks a row: a power of two up to kMaxCluster, 1 without clusters.
 [[nodiscard]] inline cudaError_t sample_with(Cuda ctx, const SampleArgs& a, int cluster) {
-  const int most = round_up(ceil_div(a.vocab, cluster), 4);
-  if (a.vocab < 1 || a.vocab > kMaxVocab || most > kMaxSlice) return cudaErrorInvalidValue;
-  const std::size_t bytes = round_up<std::size_t>(sizeof(SampleShared), 16) + sizeof(float) * most;
-  return launch_clusters(ctx, sample_kernel<SampleArgs>, a, cluster, bytes);
+  if (a.vocab < 1 || a.vocab > kMaxVocab) return cudaErrorInvalidValue;
+  int room = 0;
+  LMD_CUDA_RETURN_IF_ERROR(shared_bytes_of_block(ctx, &room));
+  const int slice = round_up(ceil_div(a.vocab, cluster), 4);
+  if (slice <= whole_slice(room)) {
+    const std::size_t bytes = kLogitsAt + sizeof(float) * slice;
+    return launch_clusters(ctx, sample_kernel<SampleArgs>, a, cluster, bytes);
+  }
+  constexpr int kWordBytes = 32 * 4 + 4;  // of 32 logits and their bits
+  const int words = std::min((room - kLogitsAt) / kWordBytes, kMaxSlice / 32);
+  return launch_clusters(ctx, sample_kernel<SampleInPartsArgs>, {a, 32 * words}, cluster,
+                         static_cast<std::size_t>(kLogitsAt + kWordBytes * words));
 }
 
 }  // namespace detail
@@ -472,9 +405,10 @@ __global__ void __launch_bounds__(kSampleThreads) sample_kernel(Args a) {
 /// within rounding of the border between two tokens, it may take the other one. A row's token does
 /// not depend on the other rows: masses are summed as whole numbers. Rows may differ in everything;
 /// greedy ones take a short way. Everything that changes from step to step is read from device
-/// memory, so that a recorded step can be replayed. Devices of compute capability 9.0 and later.
+/// memory, so that a recorded step can be replayed. Without clusters (before 9.0) a row is one block's
+/// work, and is read from memory again and again.
 ///
-/// Shapes:  at most 786,432 tokens.
+/// Shapes:  at most 2^20 tokens.
 /// Errors:  cudaErrorInvalidValue for more tokens; the status of the launch.
 /// Stream:  one kernel on ctx.stream; every input may come from the kernel before it.
 /// Oracle:  sample(Host, ...)
@@ -482,9 +416,11 @@ __global__ void __launch_bounds__(kSampleThreads) sample_kernel(Args a) {
 ///          sorting, are our own; the pivots of FlashInfer's sampling have the same purpose.
 [[nodiscard]] inline cudaError_t sample(Cuda ctx, const SampleArgs& a) {
   if (a.m == 0) return cudaSuccess;
-  int n = 0;
-  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &n));
-  const int cluster = detail::choose_cluster(a.m, a.vocab, detail::kMaxSlice, n);
+  int room = 0;
+  int cluster = 0;
+  LMD_CUDA_RETURN_IF_ERROR(shared_bytes_of_block(ctx, &room));
+  LMD_CUDA_RETURN_IF_ERROR(detail::choose_cluster(ctx, detail::sample_kernel<SampleArgs>, a.m,
+                                                  a.vocab, detail::whole_slice(room), &cluster));
   return detail::sample_with(ctx, a, cluster);
 }
 

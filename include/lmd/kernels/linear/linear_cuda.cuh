@@ -9,10 +9,9 @@
 
 namespace lmd::kernels {
 
-/// Up to which number of tokens a kernel is used. To be measured; until then as the kernels' own
-/// tiles suggest.
-inline constexpr int kSkinnyLinearTokens = 8;
-inline constexpr int kTileLinearTokens = 128;
+/// Up to which number of tokens a kernel is used.
+inline constexpr int kSkinnyLinearTokens = 4;
+inline constexpr int kTileLinearTokens = 192;
 
 /// y = epilogue(norm(x) w^T + bias) by one kernel for every m, whose sums do not depend on m: a token
 /// has the same bits alone and in any batch. For few tokens it is slower than `linear`, for many

@@ -6,6 +6,9 @@
 #include <lmd/kernels/sample/sample.hpp>
 #include <lmd/kernels/sample/sorted_mass.cuh>
 
+#include <cstdint>
+#include <type_traits>
+
 namespace lmd::kernels::detail {
 
 /// The arguments of blocks that have room for a part of their slice only.

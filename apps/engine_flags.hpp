@@ -75,6 +75,9 @@ inline void add_engine_flags(CLI::App& app, RuntimeOptions& options) {
   add_byte_size(app, "--gpu-memory-limit", options.gpu_memory_limit,
                 "memory of the GPU to take at most, such as 24G or 24GiB; else what is free; no "
                 "effect on the processor");
+  app.add_flag(
+      "--deterministic", options.engine.is_deterministic,
+      "on a GPU: the same answer to the bit in any batch, slower; on the processor it always is");
   add_integer(app, "--threads", options.threads, 0, 256,
               "threads; 0: as many as this process may use");
   add_choice(app, "--model-format", options.model_format, {"hf", "awq"},

@@ -8,8 +8,8 @@
 namespace lmd::apps {
 namespace {
 
-/// Kernels use instructions of this architecture.
-constexpr int kLeastComputeCapability = 90;
+/// Kernels use tensor cores and copies that older ones lack.
+constexpr int kLeastComputeCapability = 80;
 
 /// The context of device 0. Its stream lives as long as the process: buffers are freed in its order.
 Cuda gpu_context() {
@@ -77,10 +77,18 @@ GpuFacts query_gpu() {
   facts.multiprocessors = properties.multiProcessorCount;
   facts.free_bytes = static_cast<std::int64_t>(free_bytes);
   facts.total_bytes = static_cast<std::int64_t>(total_bytes);
-  facts.is_usable = facts.compute_capability == kLeastComputeCapability;
-  if (!facts.is_usable) {
-    facts.problem = facts.name + " has compute capability " + std::to_string(properties.major) +
-                    "." + std::to_string(properties.minor) + ", kernels are built for 9.0";
+  const std::string capability =
+      std::to_string(properties.major) + "." + std::to_string(properties.minor);
+  cudaFuncAttributes kernel{};
+  if (facts.compute_capability < kLeastComputeCapability) {
+    facts.problem =
+        facts.name + " has compute capability " + capability + ", lmd needs 8.0 or more";
+  } else if (cudaFuncGetAttributes(&kernel, read_kernel) != cudaSuccess) {
+    (void)cudaGetLastError();
+    facts.problem = facts.name + " has compute capability " + capability +
+                    ", for which this program was not built (CMAKE_CUDA_ARCHITECTURES)";
+  } else {
+    facts.is_usable = true;
   }
   return facts;
 }

@@ -1,5 +1,5 @@
-/// \file  Products of dense 16-bit matrices on Cuda, by cuBLASLt, which only this file knows.
-///        Programs that use it link -lcublasLt.
+/// \file  Products of dense 16-bit matrices on Cuda, by cuBLASLt, which only this file knows. The library
+///        is loaded when it is first used: nothing has to be linked.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,6 +12,9 @@
 #include <concepts>
 #include <cstdint>
 #include <map>
+#include <string>
+
+#include <dlfcn.h>
 
 namespace lmd::kernels {
 
@@ -46,24 +49,73 @@ inline cudaError_t to_cuda_error(cublasStatus_t status) {
   }
 }
 
+/// cuBLASLt's functions. It is half a gigabyte, and most programs never multiply dense matrices.
+struct CublasLt {
+  decltype(&cublasLtCreate) create;
+  decltype(&cublasLtDestroy) destroy;
+  decltype(&cublasLtMatmul) matmul;
+  decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
+  decltype(&cublasLtMatmulDescCreate) desc_create;
+  decltype(&cublasLtMatmulDescDestroy) desc_destroy;
+  decltype(&cublasLtMatmulDescSetAttribute) desc_set;
+  decltype(&cublasLtMatrixLayoutCreate) layout_create;
+  decltype(&cublasLtMatrixLayoutDestroy) layout_destroy;
+  decltype(&cublasLtMatmulPreferenceCreate) preference_create;
+  decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy;
+  decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
+
+  /// \throws Error(kConfig) that names the file where it cannot be loaded.
+  static const CublasLt& get() {
+    static const CublasLt library;
+    return library;
+  }
+
+ private:
+  CublasLt() {
+    const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
+    void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle == nullptr)
+      handle = dlopen(("/usr/local/cuda/lib64/" + name).c_str(), RTLD_NOW | RTLD_LOCAL);
+    LMD_REQUIRE(handle != nullptr, ErrorCode::kConfig,
+                name + ", a part of the CUDA toolkit, cannot be loaded: " + dlerror() +
+                    "; LD_LIBRARY_PATH may say where it is");
+    const auto find = [&](auto& function, const char* symbol) {
+      function =
+          reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(handle, symbol));
+      LMD_REQUIRE(function != nullptr, ErrorCode::kConfig, name + " has no " + symbol);
+    };
+    find(create, "cublasLtCreate");
+    find(destroy, "cublasLtDestroy");
+    find(matmul, "cublasLtMatmul");
+    find(heuristic, "cublasLtMatmulAlgoGetHeuristic");
+    find(desc_create, "cublasLtMatmulDescCreate");
+    find(desc_destroy, "cublasLtMatmulDescDestroy");
+    find(desc_set, "cublasLtMatmulDescSetAttribute");
+    find(layout_create, "cublasLtMatrixLayoutCreate");
+    find(layout_destroy, "cublasLtMatrixLayoutDestroy");
+    find(preference_create, "cublasLtMatmulPreferenceCreate");
+    find(preference_destroy, "cublasLtMatmulPreferenceDestroy");
+    find(preference_set, "cublasLtMatmulPreferenceSetAttribute");
+  }
+};
+
 /// Owns one of cuBLASLt's descriptions.
-template <class Handle, cublasStatus_t (*Destroy)(Handle)>
+template <class Handle>
 class DenseHandle {
  public:
-  DenseHandle() = default;
+  explicit DenseHandle(cublasStatus_t (*destroy)(Handle)) : destroy_(destroy) {}
   DenseHandle(const DenseHandle&) = delete;
   DenseHandle& operator=(const DenseHandle&) = delete;
   ~DenseHandle() {
-    if (handle_ != nullptr) (void)Destroy(handle_);
+    if (handle_ != nullptr) (void)destroy_(handle_);
   }
   [[nodiscard]] Handle* out() { return &handle_; }
   [[nodiscard]] Handle get() const { return handle_; }
 
  private:
+  cublasStatus_t (*destroy_)(Handle);
   Handle handle_ = nullptr;
 };
-
-using DenseLayout = DenseHandle<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 
 /// The largest power of two, up to 256, that an address is a multiple of.
 inline std::uint32_t alignment_of(const void* p) {
@@ -73,8 +125,11 @@ inline std::uint32_t alignment_of(const void* p) {
 
 /// What cuBLASLt calls matrices: rows are its columns.
 struct DenseProblem {
-  DenseHandle<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy> product;
-  DenseLayout w, x, y;
+  const CublasLt& library = CublasLt::get();
+  DenseHandle<cublasLtMatmulDesc_t> product{library.desc_destroy};
+  DenseHandle<cublasLtMatrixLayout_t> w{library.layout_destroy};
+  DenseHandle<cublasLtMatrixLayout_t> x{library.layout_destroy};
+  DenseHandle<cublasLtMatrixLayout_t> y{library.layout_destroy};
 
   template <Activation T>
   cublasStatus_t describe(const DenseArgs<T>& a) {
@@ -84,12 +139,12 @@ struct DenseProblem {
     const auto m = static_cast<std::uint64_t>(a.m);
     const auto k = static_cast<std::uint64_t>(a.k);
     for (const cublasStatus_t status :
-         {cublasLtMatmulDescCreate(product.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F),
-          cublasLtMatmulDescSetAttribute(product.get(), CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
-                                         sizeof transpose),
-          cublasLtMatrixLayoutCreate(w.out(), type, k, n, a.w_stride),
-          cublasLtMatrixLayoutCreate(x.out(), type, k, m, a.x_stride),
-          cublasLtMatrixLayoutCreate(y.out(), type, n, m, a.y_stride)}) {
+         {library.desc_create(product.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F),
+          library.desc_set(product.get(), CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                           sizeof transpose),
+          library.layout_create(w.out(), type, k, n, a.w_stride),
+          library.layout_create(x.out(), type, k, m, a.x_stride),
+          library.layout_create(y.out(), type, n, m, a.y_stride)}) {
       if (status != CUBLAS_STATUS_SUCCESS) return status;
     }
     return CUBLAS_STATUS_SUCCESS;
@@ -100,18 +155,18 @@ struct DenseProblem {
 
 /// Multiplies dense matrices with f32 sums; remembers for each shape how. One stream at a time.
 ///
-/// Errors:  the constructor \throws Error(kCuda).
+/// Errors:  the constructor \throws Error(kCuda), or Error(kConfig) where there is no cuBLASLt.
 class DenseGemm {
  public:
   /// `workspace` is device memory of `workspace_bytes` (the library asks for
   /// 32 MiB on sm_90) that lives as long as this.
   DenseGemm(void* workspace, std::int64_t workspace_bytes)
       : workspace_(workspace), workspace_bytes_(static_cast<std::size_t>(workspace_bytes)) {
-    LMD_CUDA_TRY(detail::to_cuda_error(cublasLtCreate(&handle_)));
+    LMD_CUDA_TRY(detail::to_cuda_error(library_.create(&handle_)));
   }
   DenseGemm(const DenseGemm&) = delete;
   DenseGemm& operator=(const DenseGemm&) = delete;
-  ~DenseGemm() { (void)cublasLtDestroy(handle_); }
+  ~DenseGemm() { (void)library_.destroy(handle_); }
 
   /// Shapes:  as DenseArgs; strides at least the length of a row.
   /// Errors:  cudaErrorInvalidValue where the library knows no way, or the launch's.
@@ -127,10 +182,10 @@ class DenseGemm {
     if (status != CUBLAS_STATUS_SUCCESS) return detail::to_cuda_error(status);
     const float one = 1.0f;
     const float beta = a.accumulate ? 1.0f : 0.0f;
-    return detail::to_cuda_error(cublasLtMatmul(handle_, problem.product.get(), &one, a.w,
-                                                problem.w.get(), a.x, problem.x.get(), &beta, a.y,
-                                                problem.y.get(), a.y, problem.y.get(), &algorithm,
-                                                workspace_, workspace_bytes_, ctx.stream));
+    return detail::to_cuda_error(library_.matmul(handle_, problem.product.get(), &one, a.w,
+                                                 problem.w.get(), a.x, problem.x.get(), &beta, a.y,
+                                                 problem.y.get(), a.y, problem.y.get(), &algorithm,
+                                                 workspace_, workspace_bytes_, ctx.stream));
   }
 
  private:
@@ -149,11 +204,11 @@ class DenseGemm {
       *algorithm = found->second;
       return CUBLAS_STATUS_SUCCESS;
     }
-    detail::DenseHandle<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy> preference;
-    cublasStatus_t status = cublasLtMatmulPreferenceCreate(preference.out());
+    detail::DenseHandle<cublasLtMatmulPreference_t> preference{library_.preference_destroy};
+    cublasStatus_t status = library_.preference_create(preference.out());
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {
       if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulPreferenceSetAttribute(preference.get(), name, &value, sizeof value);
+        status = library_.preference_set(preference.get(), name, &value, sizeof value);
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes_);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, w);
@@ -163,9 +218,8 @@ class DenseGemm {
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     cublasLtMatmulHeuristicResult_t best;
     int n = 0;
-    status = cublasLtMatmulAlgoGetHeuristic(handle_, problem.product.get(), problem.w.get(),
-                                            problem.x.get(), problem.y.get(), problem.y.get(),
-                                            preference.get(), 1, &best, &n);
+    status = library_.heuristic(handle_, problem.product.get(), problem.w.get(), problem.x.get(),
+                                problem.y.get(), problem.y.get(), preference.get(), 1, &best, &n);
     if (status == CUBLAS_STATUS_SUCCESS && n == 0) status = CUBLAS_STATUS_NOT_SUPPORTED;
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     *algorithm = best.algo;
@@ -173,6 +227,7 @@ class DenseGemm {
     return status;
   }
 
+  const detail::CublasLt& library_ = detail::CublasLt::get();
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_;
   std::size_t workspace_bytes_;

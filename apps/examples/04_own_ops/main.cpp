@@ -3,6 +3,7 @@
 ///
 ///     own_ops MODEL_FOLDER
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/engine/cpu_executor.hpp>
 #include <lmd/engine/evaluate.hpp>
 #include <lmd/model/hf_config.hpp>
 #include <lmd/model/load_weights.hpp>
@@ -68,7 +69,12 @@ std::vector<float> logits_of(const char* folder,
   const int n = static_cast<int>(ids.size());
   model::Decoder decoder(config.model, std::move(weights), ops, Cpu{}, n);
   std::vector<float> all;
-  engine::Evaluator(decoder, n).run(ids, [&](int, std::span<const float> row) {
+  engine::MemoryPlan plan;
+  plan.page_bytes = decoder.geometry().page_bytes();
+  plan.n_pages = cache::sealed_pages(n);
+  plan.max_batch_size = 1;
+  engine::CpuExecutor executor(std::move(decoder), plan);
+  engine::Evaluator(executor, n).run(ids, [&](int, std::span<const float> row) {
     all.insert(all.end(), row.begin(), row.end());
   });
   return all;

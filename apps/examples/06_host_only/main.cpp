@@ -74,9 +74,15 @@ struct Textbook {
     LMD_REQUIRE(m.format == model::format_index<Weights::Format>(), ErrorCode::kConfig,
                 "this example is compiled for float16 weights");
     Floats y(static_cast<std::size_t>(m.n));
-    const std::uint8_t* const codes = m.codes.data();
-    kernels::linear<Weights>(
-        Host{}, {y.data(), x.data(), codes, nullptr, m.bias.data(), 1, m.n, m.k, m.k, m.n});
+    kernels::linear<Weights>(Host{}, {.y = y.data(),
+                                      .x = x.data(),
+                                      .codes = m.codes.data(),
+                                      .bias = m.bias.data(),
+                                      .m = 1,
+                                      .n = m.n,
+                                      .k = m.k,
+                                      .x_stride = m.k,
+                                      .y_stride = m.n});
     return y;
   }
 

@@ -34,6 +34,23 @@ template <class Args, class F>
   return arch.has_large_blocks() ? f.template operator()<90>() : f.template operator()<80>();
 }
 
+/// Clusters of this shape that the device runs at the same time.
+template <class Args>
+[[nodiscard]] cudaError_t max_clusters(const LaunchShape& shape, void (*kernel)(Args), int* n) {
+  LMD_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                static_cast<int>(shape.shared_bytes)));
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(shape.cluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaOccupancyMaxActiveClusters(n, kernel, &config);
+}
+
 /// Queues `kernel(args)`; returns the launch status.
 template <class Args>
 [[nodiscard]] cudaError_t launch(Cuda ctx,

@@ -5,7 +5,7 @@
 #include <lmd/core/device_buffer.cuh>
 #include <lmd/core/launch.cuh>
 #include <lmd/kernels/linear/dense.cuh>
-#include <lmd/kernels/linear/tile_merge.cuh>
+#include <lmd/kernels/linear/warpgroup.cuh>
 #include <lmd/kernels/linear/workspace.hpp>
 #include <lmd/model/config.hpp>
 
@@ -50,7 +50,9 @@ class LinearMemory {
     return kernels::tile_counters(std::max({c.vocab_size, 2 * c.intermediate_size, c.qkv_size()}));
   }
   [[nodiscard]] static std::int64_t scratch_bytes(const ModelConfig& c, int rows) {
-    return std::max({kernels::linear_scratch_bytes(rows, c.qkv_size(), c.hidden_size),
+    const int widest = std::max({c.hidden_size, c.q_size(), c.intermediate_size});
+    return std::max({kernels::warpgroup_scratch_bytes(widest),
+                     kernels::linear_scratch_bytes(rows, c.qkv_size(), c.hidden_size),
                      kernels::linear_scratch_bytes(rows, c.hidden_size, c.q_size()),
                      kernels::linear_scratch_bytes(rows, 2 * c.intermediate_size, c.hidden_size),
                      kernels::linear_scratch_bytes(rows, c.hidden_size, c.intermediate_size)});

@@ -109,7 +109,7 @@ struct Workspace {
         n_counters(tile_counters(n)),
         parts(n_parts + kGuard),
         counters(n_counters + kGuard),
-        scratch(arranged_bytes(kTileTokens, k)) {
+        scratch(warpgroup_scratch_bytes(k)) {
     scratch.fill_bytes(0xff);
     parts.fill_bytes(0xff);  // not a number: a part that is read must have been written
     counters.fill_bytes(0);

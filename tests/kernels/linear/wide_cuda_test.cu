@@ -181,7 +181,8 @@ void compare(const Case& c, unsigned seed, bool is_wide) {
   DeviceBuffer<float> parts(tile_part_elements(ctx.multiprocessors));
   DeviceBuffer<int> counters(tile_counters(c.n));
   counters.fill_bytes(0);
-  DeviceBuffer<std::uint8_t> scratch(linear_scratch_bytes(c.m, c.n, c.k));
+  DeviceBuffer<std::uint8_t> scratch(
+      std::max(linear_scratch_bytes(c.m, c.n, c.k), warpgroup_scratch_bytes(c.k)));
   DeviceBuffer<std::uint8_t> dense_memory(kDenseBytes);
   LMD_CUDA_TRY(cudaDeviceSynchronize());
   DenseGemm dense(dense_memory.data(), kDenseBytes);

@@ -17,9 +17,9 @@ LMD_HD std::int64_t arranged_at(int token, int block, int unit, int tokens) {
   return (std::int64_t{block} * tokens + token) * 128 + (unit ^ token % 8) * 16;
 }
 
-/// Bytes of `tokens` arranged rows of k columns, padded to whole chunks of 128.
-[[nodiscard]] inline std::int64_t arranged_bytes(int tokens, int k) {
-  return std::int64_t{tokens} * round_up(k, 128) * 2;
+/// Bytes of `tokens` arranged rows of `columns`, padded to whole blocks of 64.
+[[nodiscard]] inline std::int64_t arranged_bytes(int tokens, int columns) {
+  return std::int64_t{tokens} * round_up(columns, 64) * 2;
 }
 
 namespace detail {
@@ -34,6 +34,7 @@ struct ArrangeArgs {
   float eps;
   int tokens;  ///< at least m; rows behind m are not written
   int k;
+  int columns;  ///< those behind k become zeros
   std::int64_t x_stride;
 };
 
@@ -45,7 +46,7 @@ __global__ void __launch_bounds__(kArrangeThreads)
   __shared__ float partial[kMaxWarps];
   const int token = blockIdx.x;
   const T* x = a.x + token * a.x_stride;
-  const int pieces = round_up(a.k, 128) / 32;
+  const int pieces = a.columns / 32;
   wait_for_previous_kernel();
   allow_next_kernel();
   float scale = 1.0f;
@@ -88,23 +89,23 @@ __global__ void __launch_bounds__(kArrangeThreads)
 
 }  // namespace detail
 
-/// Arranges the m rows of `a`'s x, normalised where it has a norm, for blocks of `tokens` rows.
+/// Arranges the m rows of `a`'s x, normalised where it has a norm, for blocks of `tokens` rows, with zeros
+/// behind k.
 ///
-/// Shapes:  out [arranged_bytes(tokens, k)], 128-byte aligned; k and x_stride multiples of 8, x and
+/// Shapes:  out [arranged_bytes(tokens, columns)], 128-byte aligned; columns a multiple of 64; k and x_stride multiples of 8, x and
 ///          norm_weight 16-byte aligned.
 /// Errors:  the status of the launch.
 /// Stream:  one kernel on ctx.stream.
 template <Activation T>
-[[nodiscard]] cudaError_t arrange_input(Cuda ctx,
-                                        const BasicLinearArgs<T>& a,
-                                        int tokens,
-                                        std::uint8_t* out) {
+[[nodiscard]] cudaError_t arrange_input(
+    Cuda ctx, const BasicLinearArgs<T>& a, int tokens, int columns, std::uint8_t* out) {
   const detail::ArrangeArgs<T> args{.out = out,
                                     .x = a.x,
                                     .norm = a.norm_weight,
                                     .eps = a.norm_eps,
                                     .tokens = tokens,
                                     .k = a.k,
+                                    .columns = columns,
                                     .x_stride = a.x_stride};
   return launch(ctx, {.grid = static_cast<unsigned>(a.m), .block = detail::kArrangeThreads},
                 &detail::arrange_input_kernel<T>, args);

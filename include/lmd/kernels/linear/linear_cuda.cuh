@@ -32,8 +32,8 @@ template <LinearPolicy P>
 ///
 /// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x, norm_weight and codes 16-byte
 ///          aligned. With kSiluMul n is a multiple of 16; with norm_weight x_stride is k. The
-///          workspace is large enough for m, n and k: tile_part_elements, tile_counters,
-///          linear_scratch_bytes.
+///          workspace is large enough for m, n and k: tile_part_elements, tile_counters, and the
+///          larger of linear_scratch_bytes and warpgroup_scratch_bytes.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these.
 /// Stream:  queued on ctx.stream; inputs must live until it has run.
 /// Oracle:  linear(Host, ...)

@@ -27,6 +27,11 @@ struct DecodeShared {
   LMD_HD static constexpr int bytes(int group) {
     return firsts_at(group) + Warps * part_bytes(group);
   }
+  /// Blocks that registers leave room for on a multiprocessor: two, so that the next kernel's start
+  /// beside these, where shared memory does for four queries of a KV head and nothing is spilled.
+  static constexpr int kStateRegisters = 4 * Task::kSteps + 4 * Task::kTiles;
+  static constexpr int kBlocks =
+      2 * (bytes(4) + 1024) <= 228 * 1024 && kStateRegisters <= 36 ? 2 : 1;
   static_assert(Task::kSlotBytes >= kMaxGroup * Task::kDim * 4, "a part fits into a slot");
 };
 
@@ -77,12 +82,15 @@ struct DecodeWarp {
   DecodeState<Task> state;
   DecodeQuery<Task, T> q;
   NewToken<Task, T> newest;
-  const T* heads_at;         ///< the pair's queries
-  const float* rotation_at;  ///< of the new token
-  const T* newest_at;        ///< this lane's part of the new token's key or value; null: not needed
+  const T* heads_at;  ///< the pair's queries
+  int newest_at;      ///< from heads_at to this lane's part of its key or value; 0: not needed
 
   __device__ __forceinline__ PartEntry* entries() const {
     return reinterpret_cast<PartEntry*>(shared + Shared::kEntriesAt) + warp * 2;
+  }
+  /// Of the new token.
+  __device__ __forceinline__ const float* rotation() const {
+    return a.rotation + std::int64_t{pair.row} * Task::kDim;
   }
   __device__ __forceinline__ std::int64_t open_tile() const {
     return args.open_at + std::int64_t{pair.kvh} * cache::kPageTokens * Task::kDim;
@@ -109,7 +117,7 @@ struct DecodeWarp {
     take(share.tasks);
     if (lane * 32 < Task::kDim)
       asm volatile(
-          "prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(rotation_at + lane * 32)));
+          "prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(rotation() + lane * 32)));
   }
 
   /// Takes the pair's tasks, and finds out where what begin_pair reads is.
@@ -117,12 +125,10 @@ struct DecodeWarp {
     pair.take(tasks_of_warp, share.step);
     const T* row = a.qkv + std::int64_t{pair.row} * (a.heads + 2 * a.kv_heads) * Task::kDim;
     heads_at = row + pair.kvh * group * Task::kDim;
-    rotation_at = a.rotation + std::int64_t{pair.row} * Task::kDim;
     const bool has_newest = pair.task + (pair.left - 1) * share.step == pair.tasks - 1;
-    newest_at = has_newest ? NewToken<Task, T>::place(
-                                 row + (a.heads + pair.kvh) * Task::kDim,
-                                 row + (a.heads + a.kv_heads + pair.kvh) * Task::kDim, lane)
-                           : nullptr;
+    const int key_at = (a.heads + pair.kvh * (1 - group)) * Task::kDim;
+    newest_at =
+        has_newest ? NewToken<Task, T>::place(key_at, key_at + a.kv_heads * Task::kDim, lane) : 0;
   }
 
   /// Queues copy number `half` of this warp, keys and values in turn. All lanes call.
@@ -147,8 +153,8 @@ struct DecodeWarp {
 
   /// What a pair needs of the kernel before.
   __device__ __forceinline__ void begin_pair() {
-    newest.load(newest_at);
-    q.load(heads_at, rotation_at, group, lane);
+    if (newest_at != 0) newest.load(heads_at + newest_at);
+    q.load(heads_at, rotation(), group, lane);
     state.reset();
   }
 
@@ -160,7 +166,7 @@ struct DecodeWarp {
       sealed_scores<Task>(p, slot, q, scale, lane);
     } else {
       if (pair.task == pair.tasks - 1) {
-        newest.append_key(a.chunks[pair.b].open_keys + open_tile(), rotation_at, pair.token, slot,
+        newest.append_key(a.chunks[pair.b].open_keys + open_tile(), rotation(), pair.token, slot,
                           lane);
         fence_before_copies();  // copies will write this slot again
         __syncwarp();
@@ -227,13 +233,12 @@ struct DecodeWarp {
     const float scale = 1.4426950408889634f * rsqrtf(static_cast<float>(Task::kDim));
     int slot = 0;
     std::uint32_t parity = 0;
-    int to_fetch = Task::kSlots;
+    int done = 0;  // copies
+    bool is_first = true;
 #pragma unroll 1
-    for (int left = share.tasks; left > 0;) {
-      const bool is_first = left == share.tasks;
+    while (done < 2 * share.tasks) {
       float p[Task::kTiles][4] = {};
       begin_pair();
-      left -= pair.left;
 #pragma unroll 1
       for (int half = 2 * pair.left - 1; half >= 0; --half) {
         std::uint8_t* bytes = ring + slot * Task::kSlotBytes;
@@ -243,16 +248,18 @@ struct DecodeWarp {
         } else {
           attend_values(p, bytes);
           pair.task += share.step;
-          if (half == 0) end_pair(bytes, is_first, left == 0);
+          if (half == 0) end_pair(bytes, is_first, done + 1 == 2 * share.tasks);
         }
         __syncwarp();
-        fetch(to_fetch++, slot);
+        fetch(done + Task::kSlots, slot);
+        ++done;
         if (++slot == Task::kSlots) {
           slot = 0;
           parity ^= 1;
         }
       }
-      if (left > 0) next_pair(left);
+      is_first = false;
+      if (done < 2 * share.tasks) next_pair(share.tasks - done / 2);
     }
   }
 };
@@ -261,7 +268,7 @@ struct DecodeWarp {
 /// put together in the block, and where several blocks have parts, by their cluster or by the one
 /// that ends last, in the order of the blocks.
 template <AttentionPolicy P, Activation T>
-__global__ void __launch_bounds__(kDecodeWarps * 32, 1)
+__global__ void __launch_bounds__(kDecodeWarps * 32, DecodeShared<DecodeTask<P>>::kBlocks)
     decode_step_kernel(const __grid_constant__ DecodeStepArgs<T> args) {
   using Task = DecodeTask<P>;
   using Shared = DecodeShared<Task>;
@@ -285,13 +292,13 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, 1)
       .inbox = shared + Shared::firsts_at(warp.group),
       .inbox_barrier = shared_address(shared + Shared::kInboxBarrierAt),
       .group = warp.group};
-  const bool in_cluster = kDeviceArch.has_clusters() && block.in_cluster != 0;
   warp.start();
-  if (in_cluster) merge.open_inbox();
+  if (kDeviceArch.has_clusters() && block.in_cluster != 0) merge.open_inbox();
   wait_for_previous_kernel();
   allow_next_kernel();
   warp.attend();
   __syncthreads();
+  const bool in_cluster = kDeviceArch.has_clusters() && work.in_cluster != 0;
   if (in_cluster) cluster_wait();  // all have opened their inboxes
   merge.in_block();
   if (in_cluster) {

@@ -154,7 +154,7 @@ struct DecodeMerge {
   __device__ __forceinline__ void in_block() const {
     const int warp = threadIdx.x / 32;
     const int threads = work.is_one_pair != 0 ? kThreads : 32;
-    const int thread = static_cast<int>(threadIdx.x) % threads;
+    const int thread = work.is_one_pair != 0 ? threadIdx.x : threadIdx.x % 32;
     const int owner = work.is_one_pair != 0 ? 0 : warp;
 #pragma unroll 1
     for (int k = 0; k < 2; ++k) {

@@ -345,13 +345,13 @@ struct NewToken {
   static_assert(2 * kLanes <= 32, "a warp holds a key and a value");
   uint4 elements{};
 
-  /// Where this lane's elements are, null where it has none.
-  __device__ __forceinline__ static const T* place(const T* key, const T* value, int lane) {
-    if (lane >= 2 * kLanes) return nullptr;
-    return lane < kLanes ? key + lane * 8 : value + (lane - kLanes) * 8;
+  /// Where this lane's elements are, given where the key's and the value's are; 0 where it has none.
+  __device__ __forceinline__ static int place(int key_at, int value_at, int lane) {
+    if (lane >= 2 * kLanes) return 0;
+    return lane < kLanes ? key_at + lane * 8 : value_at + (lane - kLanes) * 8;
   }
   __device__ __forceinline__ void load(const T* at) {
-    if (at != nullptr) elements = *reinterpret_cast<const uint4*>(at);
+    elements = *reinterpret_cast<const uint4*>(at);
   }
 
   /// The rotated key -> the open page and this warp's slot, which holds the rest of the quarter.

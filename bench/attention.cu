@@ -60,6 +60,7 @@ struct Cache {
   DeviceBuffer<Half> open, qkv, out;
   DeviceBuffer<float> rotation, partial;
   DeviceBuffer<int> counters;
+  DeviceBuffer<std::int32_t> plan;
   DeviceBuffer<std::int32_t> ids;
   DeviceBuffer<SequenceChunk> chunks;
 
@@ -113,6 +114,11 @@ struct Cache {
     }
     chunks = DeviceBuffer<SequenceChunk>(n);
     chunks.copy_from(made);
+    plan = DeviceBuffer<std::int32_t>(decode_plan_elements(sms));
+    LMD_CUDA_TRY(decode_plan<P>(Cuda{}, {.plan = plan.data(),
+                                         .chunks = chunks.data(),
+                                         .n_chunks = static_cast<int>(n),
+                                         .kv_heads = kKvHeads}));
     LMD_CUDA_TRY(cudaDeviceSynchronize());
   }
 
@@ -129,7 +135,7 @@ struct Cache {
                  .heads = kHeads,
                  .kv_heads = kKvHeads},
         .open_at = layer * n * 2 * kOpenTile,
-        .workspace = {partial.data(), counters.data()}};
+        .workspace = {.partial = partial.data(), .counters = counters.data(), .plan = plan.data()}};
   }
 };
 

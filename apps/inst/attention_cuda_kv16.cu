@@ -8,11 +8,13 @@
 namespace lmd::kernels {
 
 #define LMD_INSTANCES_OF_ 16
-#define LMD_INSTANCE_(Scheme, Dim)                                               \
-  template cudaError_t decode_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>(  \
-      Cuda, const DecodeStepArgs<Half>&);                                        \
-  template cudaError_t prefill_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>( \
-      Cuda, const PrefillStepArgs<Half>&);                                       \
+#define LMD_INSTANCE_(Scheme, Dim)                                                               \
+  template cudaError_t decode_plan<FragmentKvPolicy<quant::Scheme, Dim>>(Cuda,                   \
+                                                                         const DecodePlanArgs&); \
+  template cudaError_t decode_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>(                  \
+      Cuda, const DecodeStepArgs<Half>&);                                                        \
+  template cudaError_t prefill_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>(                 \
+      Cuda, const PrefillStepArgs<Half>&);                                                       \
   template cudaError_t seal_step<FragmentKvPolicy<quant::Scheme, Dim>>(Cuda, const SealStepArgs&);
 #include <lmd/kernels/attention/step_instances.inc>
 #undef LMD_INSTANCE_

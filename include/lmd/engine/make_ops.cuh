@@ -34,6 +34,7 @@ using DeviceFormat = std::conditional_t<W::kGroupSize == 0, quant::WeightHalf, W
   with_kv_scheme(quant_policy, [&]<class S>() {
     with_head_dim(head_dim, [&]<int Dim>() {
       using P = kernels::FragmentKvPolicy<S, Dim>;
+      ops.decode_plan = &kernels::decode_plan<P>;
       ops.decode_step = &kernels::decode_step<P, Half>;
       ops.prefill_step = &kernels::prefill_step<P, Half>;
       ops.seal_step = &kernels::seal_step<P>;

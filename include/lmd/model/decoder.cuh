@@ -65,7 +65,8 @@ class CudaDecoder {
         page_scratch_(std::int64_t{limits.prefill_pages()} * 2 * geometry().open_tile(),
                       ctx.stream),
         partial_(ops.decode_partial_elements(ctx.multiprocessors), ctx.stream),
-        counters_(std::int64_t{limits.sequences} * config_.n_kv_heads, ctx.stream) {
+        counters_(std::int64_t{limits.sequences} * config_.n_kv_heads, ctx.stream),
+        plan_(kernels::decode_plan_elements(ctx.multiprocessors), ctx.stream) {
     counters_.fill_bytes(0);
     page_scratch_.fill_bytes(0);
     const bool is_split = std::ranges::any_of(
@@ -96,6 +97,7 @@ class CudaDecoder {
                 "a step of " + std::to_string(step.rows) + " rows of " +
                     std::to_string(step.n_decode + step.n_prefill) + " sequences, room for " +
                     std::to_string(limits_.rows) + " of " + std::to_string(limits_.sequences));
+    plan(step);
     embed(step);
     for (int l = 0; l < config_.n_layers; ++l) {
       const DeviceLayer& w = weights_.layers[static_cast<std::size_t>(l)];
@@ -142,6 +144,16 @@ class CudaDecoder {
     throw Error(ErrorCode::kCuda, std::string(kernel) + " [" + std::to_string(m) + ", " +
                                       std::to_string(n) + "]: " + cudaGetErrorName(error) + ", " +
                                       cudaGetErrorString(error));
+  }
+
+  /// Before everything else: decode attention reads it while the kernel in front of it runs.
+  void plan(const DeviceStep& step) {
+    if (step.n_decode == 0) return;
+    try_kernel(ops_.decode_plan(ctx_, {.plan = plan_.data(),
+                                       .chunks = step.decode_chunks,
+                                       .n_chunks = step.n_decode,
+                                       .kv_heads = config_.n_kv_heads}),
+               "decode plan", step.n_decode, config_.n_kv_heads);
   }
 
   void embed(const DeviceStep& step) {
@@ -236,7 +248,9 @@ class CudaDecoder {
     if (step.n_decode > 0) {
       try_kernel(ops_.decode_step(ctx_, {.step = a,
                                          .open_at = g.open_keys_at(l),
-                                         .workspace = {partial_.data(), counters_.data()}}),
+                                         .workspace = {.partial = partial_.data(),
+                                                       .counters = counters_.data(),
+                                                       .plan = plan_.data()}}),
                  (std::string("decode attention, KV ") + ops_.kv_name).c_str(), step.n_decode,
                  config_.head_dim);
     }
@@ -283,6 +297,7 @@ class CudaDecoder {
   DeviceBuffer<Half> page_scratch_;  // [pages, 2, kv_heads, 64 * head_dim]
   DeviceBuffer<float> partial_;      // of split decode attention
   DeviceBuffer<int> counters_;       // the same
+  DeviceBuffer<std::int32_t> plan_;  // the same
 };
 
 }  // namespace lmd::model

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <lmd/core/type_list.hpp>
-#include <lmd/kernels/attention/decode_task.cuh>
+#include <lmd/kernels/attention/decode_plan.cuh>
 #include <lmd/kernels/attention/prefill_args.cuh>
 #include <lmd/kernels/cache/seal_args.cuh>
 #include <lmd/kernels/elementwise/embed.hpp>
@@ -32,6 +32,7 @@ struct CudaLinearOps {
 template <Activation T>
 struct CudaOps {
   std::array<CudaLinearOps<T>, quant::WeightFormats::kSize> formats;  ///< by format number
+  cudaError_t (*decode_plan)(Cuda, const kernels::DecodePlanArgs&) = nullptr;
   cudaError_t (*decode_step)(Cuda, const kernels::DecodeStepArgs<T>&) = nullptr;
   cudaError_t (*prefill_step)(Cuda, const kernels::PrefillStepArgs<T>&) = nullptr;
   cudaError_t (*seal_step)(Cuda, const kernels::SealStepArgs&) = nullptr;

@@ -5,6 +5,7 @@
 #include <lmd/quant/kv_formats.hpp>
 
 #include <algorithm>
+#include <climits>
 #include <random>
 #include <vector>
 
@@ -139,9 +140,9 @@ double bound(double spread, double expected) {
   return ulp * std::abs(expected) + spread * (2 * 0x1p-11 + 2 * score_error);
 }
 
-/// Outputs of the step on Cuda, and its open pages.
+/// Outputs of the step on Cuda with `blocks` at most, and its open pages.
 template <class P, Activation T>
-std::vector<T> run_on_cuda(Batch<P, T>& batch, std::vector<Half>& open_found) {
+std::vector<T> run_on_cuda(Batch<P, T>& batch, int blocks, std::vector<Half>& open_found) {
   const int n = static_cast<int>(batch.positions.size());
   const int heads = batch.heads;
   const int kv_heads = batch.kv_heads;
@@ -154,9 +155,10 @@ std::vector<T> run_on_cuda(Batch<P, T>& batch, std::vector<Half>& open_found) {
   DeviceBuffer<Half> open(batch.open.size());
   DeviceBuffer<std::int32_t> device_ids(ids.size());
   DeviceBuffer<SequenceChunk> device_chunks(n);
-  int sms = 0;
-  REQUIRE(multiprocessors(Cuda{}, &sms) == cudaSuccess);
-  DeviceBuffer<float> partial(decode_partial_elements<P>(sms));
+  Cuda ctx = least_device();
+  ctx.multiprocessors = blocks;
+  DeviceBuffer<float> partial(decode_partial_elements<P>(blocks));
+  DeviceBuffer<std::int32_t> plan(decode_plan_elements(blocks));
   DeviceBuffer<int> counters(std::int64_t{n} * kv_heads);
   qkv.copy_from(batch.qkv);
   rotation.copy_from(batch.rotation);
@@ -166,20 +168,25 @@ std::vector<T> run_on_cuda(Batch<P, T>& batch, std::vector<Half>& open_found) {
   device_chunks.copy_from(batch.chunks(open.data(), device_ids.data()));
   counters.fill_bytes(0);
   out.fill_bytes(0xff);
-  DecodeStepArgs<T> args{.step = {.out = out.data(),
-                                  .qkv = qkv.data(),
-                                  .rotation = rotation.data(),
-                                  .chunks = device_chunks.data(),
-                                  .pool = pool.data(),
-                                  .page_bytes = batch.page_bytes(),
-                                  .n_chunks = n,
-                                  .heads = heads,
-                                  .kv_heads = kv_heads},
-                         .workspace = {partial.data(), counters.data()}};
+  DecodeStepArgs<T> args{
+      .step = {.out = out.data(),
+               .qkv = qkv.data(),
+               .rotation = rotation.data(),
+               .chunks = device_chunks.data(),
+               .pool = pool.data(),
+               .page_bytes = batch.page_bytes(),
+               .n_chunks = n,
+               .heads = heads,
+               .kv_heads = kv_heads},
+      .workspace = {.partial = partial.data(), .counters = counters.data(), .plan = plan.data()}};
+  REQUIRE(decode_plan<P>(ctx, {.plan = plan.data(),
+                               .chunks = device_chunks.data(),
+                               .n_chunks = n,
+                               .kv_heads = kv_heads}) == cudaSuccess);
   std::vector<T> found(out_size);
   // Twice: the second run finds the counters as the first left them.
   for (int run = 0; run < 2; ++run) {
-    REQUIRE(decode_step<P>(least_device(), args) == cudaSuccess);
+    REQUIRE(decode_step<P>(ctx, args) == cudaSuccess);
     std::vector<T> again(out_size);
     out.copy_to(again);
     if (run == 1) {
@@ -193,14 +200,26 @@ std::vector<T> run_on_cuda(Batch<P, T>& batch, std::vector<Half>& open_found) {
   return found;
 }
 
+/// Blocks of a step where nothing else is said.
+int device_blocks() {
+  int n = 0;
+  REQUIRE(multiprocessors(Cuda{}, &n) == cudaSuccess);
+  return n;
+}
+
 template <class P, Activation T>
-void compare(int heads, int kv_heads, const std::vector<int>& positions, unsigned seed) {
+void compare(int heads,
+             int kv_heads,
+             const std::vector<int>& positions,
+             unsigned seed,
+             int blocks = device_blocks()) {
   CAPTURE(P::Scheme::kName);
   CAPTURE(P::kHeadDim);
   CAPTURE(heads);
   CAPTURE(kv_heads);
   CAPTURE(positions.size());
   CAPTURE(positions[0]);
+  CAPTURE(blocks);
   Batch<P, T> batch(heads, kv_heads, positions, seed);
   const int n = static_cast<int>(positions.size());
   const std::vector<std::int32_t> ids = batch.all_ids();
@@ -208,7 +227,7 @@ void compare(int heads, int kv_heads, const std::vector<int>& positions, unsigne
 
   // Cuda first: Host rotates qkv in place.
   std::vector<Half> open_found;
-  const std::vector<T> found = run_on_cuda<P>(batch, open_found);
+  const std::vector<T> found = run_on_cuda<P>(batch, blocks, open_found);
 
   std::vector<T> expected(out_size);
   const std::vector<SequenceChunk> chunks = batch.chunks(batch.open.data(), ids.data());
@@ -256,6 +275,12 @@ void compare_all() {
   compare<P, T>(4, 1, {6000}, seed++);                         // a run over several blocks
   compare<P, T>(8, 4, {1500, 10, 1023}, seed++);
   compare<P, T>(4, 2, std::vector<int>(70, 37), seed++);  // more sequences than half the blocks
+  // A cluster of 2, 4, 8 for each pair; shares of 2 and 7 blocks; a block for each pair.
+  for (const int blocks : {2, 4, 8, 15})
+    compare<P, T>(6, 1, {1111}, seed++, blocks);
+  for (const int blocks : {1, 2, 7})
+    compare<P, T>(8, 4, {1500, 10, 1023}, seed++, blocks);
+  compare<P, T>(8, 4, {100, 10, 129}, seed++, 13);
 }
 
 }  // namespace
@@ -283,4 +308,144 @@ TEST_CASE_TEMPLATE("decode on Cuda is Host's, head_dim 64 and 96, BFloat16 too",
   compare<FragmentKvPolicy<S, 96>, Half>(4, 2, {150, 64, 31, 0}, 12);
   compare<FragmentKvPolicy<S, 64>, BFloat16>(9, 3, {150, 64, 31}, 13);
   compare<FragmentKvPolicy<S, 128>, BFloat16>(8, 2, {200, 15, 700}, 14);
+}
+
+namespace {
+
+/// A plan made on the device for `positions`.
+template <class P>
+struct PlanCase {
+  std::vector<int> positions;
+  int kv_heads;
+  int most_blocks;
+  int n = static_cast<int>(positions.size());
+  int warps = detail::decode_warps(gpu_code_arch());
+  detail::DecodeShape shape = detail::decode_shape(
+      gpu_code_arch().has_large_blocks() ? Arch{90} : Arch{80}, most_blocks, n* kv_heads);
+  std::vector<std::int32_t> words = make();
+  detail::DecodePlanView plan{words.data(), shape.blocks};
+
+  std::vector<std::int32_t> make() {
+    std::vector<SequenceChunk> chunks;
+    for (const int position : positions)
+      chunks.push_back({.n = 1, .position = position});
+    DeviceBuffer<SequenceChunk> device_chunks(n);
+    device_chunks.copy_from(chunks);
+    DeviceBuffer<std::int32_t> device_plan(decode_plan_elements(most_blocks));
+    device_plan.fill_bytes(0x7f);
+    Cuda ctx = least_device();
+    ctx.multiprocessors = most_blocks;
+    REQUIRE(decode_plan<P>(ctx, {.plan = device_plan.data(),
+                                 .chunks = device_chunks.data(),
+                                 .n_chunks = n,
+                                 .kv_heads = kv_heads}) == cudaSuccess);
+    std::vector<std::int32_t> found(device_plan.size());
+    device_plan.copy_to(found);
+    return found;
+  }
+
+  /// The pair of every task, in order: pages are of kParts tasks, open pages of one for 16 tokens.
+  std::vector<int> pair_of = {};
+  std::vector<int> block_of = {};  ///< whose warps have the task
+
+  /// Faults among the warps: tasks that two have or none, a step into another pair, a wrong count.
+  int wrong_tasks() {
+    std::vector<int> first_of_sequence;
+    for (int b = 0; b < n; ++b) {
+      first_of_sequence.push_back(static_cast<int>(pair_of.size()));
+      const int tasks =
+          positions[b] / 64 * detail::DecodeTask<P>::kParts + positions[b] % 64 / 16 + 1;
+      for (int kvh = 0; kvh < kv_heads; ++kvh)
+        pair_of.insert(pair_of.end(), tasks, b * kv_heads + kvh);
+    }
+    block_of.assign(pair_of.size(), -1);
+    int wrong = 0;
+    for (int block = 0; block < shape.blocks; ++block) {
+      int tasks = 0;
+      for (int w = 0; w < warps; ++w) {
+        const detail::DecodeShare& share = *plan.warp(block, w, warps);
+        tasks += share.tasks;
+        for (int i = 0; i < share.tasks; ++i) {
+          const std::size_t first = first_of_sequence[share.b] + share.first;
+          const std::size_t u = first + i * share.step;
+          REQUIRE(u < pair_of.size());
+          wrong += block_of[u] >= 0;
+          wrong += share.step > 1 && pair_of[u] != pair_of[first];
+          block_of[u] = block;
+        }
+      }
+      wrong += tasks != plan.block(block)->tasks;
+    }
+    for (std::size_t u = 0; u < pair_of.size(); ++u)
+      wrong += block_of[u] < 0 || (u > 0 && block_of[u] < block_of[u - 1]);
+    return wrong;
+  }
+
+  /// Faults in what blocks are told about their first and last pairs; after wrong_tasks().
+  int wrong_blocks() const {
+    struct Span {
+      int from = INT_MAX, to = -1;
+      void add(int i) {
+        from = std::min(from, i);
+        to = std::max(to, i);
+      }
+    };
+    std::vector<Span> blocks(n * kv_heads), pairs(shape.blocks);
+    for (std::size_t u = 0; u < pair_of.size(); ++u) {
+      blocks[pair_of[u]].add(block_of[u]);
+      pairs[block_of[u]].add(pair_of[u]);
+    }
+    int wrong = 0;
+    for (int block = 0; block < shape.blocks; ++block) {
+      const detail::DecodeBlockShare& share = *plan.block(block);
+      if (share.tasks == 0) {
+        wrong += share.came != -1 || share.goes != -1;
+        continue;
+      }
+      const Span mine = pairs[block];
+      const Span first = blocks[mine.from];
+      const Span last = blocks[mine.to];
+      const bool came = first.from < block;
+      const bool goes = last.from == block && last.to > block;
+      wrong += share.is_one_pair != (mine.from == mine.to ? 1 : 0);
+      wrong += share.came != (came ? mine.from : -1) || share.goes != (goes ? mine.to : -1);
+      wrong += came && (share.came_from != first.from || share.came_to != first.to);
+      wrong += goes && share.goes_to != last.to;
+      wrong += share.in_cluster != 0 && (mine.from != mine.to || first.from % shape.cluster != 0 ||
+                                         first.to - first.from >= shape.cluster);
+    }
+    return wrong;
+  }
+};
+
+template <class P>
+void check_plan(const std::vector<int>& positions, int kv_heads, int blocks) {
+  CAPTURE(positions.size());
+  CAPTURE(kv_heads);
+  CAPTURE(blocks);
+  PlanCase<P> plan{.positions = positions, .kv_heads = kv_heads, .most_blocks = blocks};
+  const int wrong = plan.wrong_tasks();
+  CHECK(wrong == 0);
+  if (wrong == 0) CHECK(plan.wrong_blocks() == 0);
+}
+
+}  // namespace
+
+TEST_CASE("a decode plan has every task once, in order") {
+  if (!has_gpu()) return;
+  std::mt19937 rng(5);
+  for (const int n : {1, 2, 3, 8, 16, 17, 31, 33, 64, 132, 133, 511, 1023, 1024}) {
+    for (const int kv_heads : {1, 3, 8}) {
+      for (const int most : {1, 70, 1100, 9001}) {
+        std::uniform_int_distribution<int> position(0, most - 1);
+        std::vector<int> positions(n);
+        for (int& p : positions)
+          p = position(rng);
+        for (const int blocks : {1, 7, 64, device_blocks()}) {
+          check_plan<FragmentKvPolicy<quant::Kv16, 128>>(positions, kv_heads, blocks);
+          check_plan<FragmentKvPolicy<quant::Kv4, 128>>(positions, kv_heads, blocks);
+        }
+      }
+    }
+  }
 }

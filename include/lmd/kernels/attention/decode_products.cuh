@@ -20,7 +20,7 @@ template <class Task>
 struct DecodeState {
   float max[2];
   float sum[2];
-  float zero[2];  ///< sum of p * zero point of the values
+  float zero[2];  ///< sum of p * zero point of the values, where they have them
   float out[Task::kSteps][4];
 
   __device__ __forceinline__ void reset() {
@@ -75,49 +75,80 @@ struct DecodeState {
   }
 };
 
+/// Eight neighbours of a head, rotated: own cosine + sign partner sine, rounded to T as the rotation
+/// in place rounds, then to Half.
+template <Activation T>
+__device__ __forceinline__ uint4
+rotate(const uint4& own, const uint4& partner, const float* cosine, const float* sine, float sign) {
+  const std::uint32_t x[4] = {own.x, own.y, own.z, own.w};
+  const std::uint32_t y[4] = {partner.x, partner.y, partner.z, partner.w};
+  std::uint32_t rotated[4];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float4 c = *reinterpret_cast<const float4*>(cosine + 4 * i);
+    const float4 s = *reinterpret_cast<const float4*>(sine + 4 * i);
+    const float cosines[4] = {c.x, c.y, c.z, c.w};
+    const float sines[4] = {s.x, s.y, s.z, s.w};
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const int k = 2 * i + j;
+      const float a = low_of<T>(x[k]) * cosines[2 * j] + sign * low_of<T>(y[k]) * sines[2 * j];
+      const float b =
+          high_of<T>(x[k]) * cosines[2 * j + 1] + sign * high_of<T>(y[k]) * sines[2 * j + 1];
+      const std::uint32_t pair = pack_pair<T>(a, b);
+      rotated[k] =
+          std::same_as<T, Half> ? pair : pack_pair<Half>(low_of<T>(pair), high_of<T>(pair));
+    }
+  }
+  return {rotated[0], rotated[1], rotated[2], rotated[3]};
+}
+
 /// Queries of one KV head as B fragments, rotated; heads beyond the group are zeros.
 template <class Task, Activation T>
 struct DecodeQuery {
   std::uint32_t pairs[Task::kSteps][2];
-  float sums[2];  ///< of the elements of queries 2 t and 2 t + 1
+  float sums[2];  ///< of the elements of queries 2 t and 2 t + 1, where keys have zero points
 
   __device__ __forceinline__ void load(const T* q, const float* rotation, int group, int lane) {
     const int g = lane / 4;
     const int t = lane % 4;
     constexpr int kHalf = Task::kDim / 2;
+    constexpr int kVectors = Task::kDim / 32;
+    constexpr bool kHasPartners = kHalf % 32 == 0;  // this lane, and of which
+    const T* own = q + g * Task::kDim + t * 8;
+    uint4 x[kVectors] = {};
+    if (g < group) {
+#pragma unroll
+      for (int h = 0; h < kVectors; ++h)
+        x[h] = *reinterpret_cast<const uint4*>(own + h * 32);
+    }
     float sum = 0.0f;
 #pragma unroll
-    for (int h = 0; h < Task::kSteps / 2; ++h) {
+    for (int h = 0; h < kVectors; ++h) {
       const int column = h * 32 + t * 8;
-      const int r = column < kHalf ? column : column - kHalf;
-      uint4 own{};
-      uint4 partner{};
-      if (g < group) {
-        own = *reinterpret_cast<const uint4*>(q + g * Task::kDim + column);
-        partner = *reinterpret_cast<const uint4*>(q + g * Task::kDim +
-                                                  (column < kHalf ? column + kHalf : r));
+      const bool is_lower = (kHasPartners ? h * 32 : column) < kHalf;
+      const int r = is_lower ? column : column - kHalf;
+      uint4 partner = x[(h + kVectors / 2) % kVectors];
+      if constexpr (!kHasPartners) {
+        partner = {};
+        if (g < group)
+          partner = *reinterpret_cast<const uint4*>(own + h * 32 + (is_lower ? kHalf : -kHalf));
       }
-      const float sign = column < kHalf ? -1.0f : 1.0f;
-      const std::uint32_t x[4] = {own.x, own.y, own.z, own.w};
-      const std::uint32_t y[4] = {partner.x, partner.y, partner.z, partner.w};
+      const uint4 rotated =
+          rotate<T>(x[h], partner, rotation + r, rotation + kHalf + r, is_lower ? -1.0f : 1.0f);
+      const std::uint32_t parts[4] = {rotated.x, rotated.y, rotated.z, rotated.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float2 cosine = *reinterpret_cast<const float2*>(rotation + r + 2 * i);
-        const float2 sine = *reinterpret_cast<const float2*>(rotation + kHalf + r + 2 * i);
-        // Rounded to T as the rotation in place rounds, then to Half.
-        const float a =
-            to_float(from_float<T>(low_of<T>(x[i]) * cosine.x + sign * low_of<T>(y[i]) * sine.x));
-        const float b =
-            to_float(from_float<T>(high_of<T>(x[i]) * cosine.y + sign * high_of<T>(y[i]) * sine.y));
-        const std::uint32_t pair = pack_pair<Half>(a, b);
-        pairs[h * 2 + i / 2][i % 2] = pair;
-        sum += low_of<Half>(pair) + high_of<Half>(pair);
+        pairs[h * 2 + i / 2][i % 2] = parts[i];
+        sum += low_of<Half>(parts[i]) + high_of<Half>(parts[i]);
       }
     }
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);  // of query g
-    sums[0] = __shfl_sync(0xffffffffu, sum, 8 * t);
-    sums[1] = __shfl_sync(0xffffffffu, sum, 8 * t + 4);
+    if constexpr (Task::Key::kAxis == quant::ParamAxis::kToken) {
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);  // of query g
+      sums[0] = __shfl_sync(0xffffffffu, sum, 8 * t);
+      sums[1] = __shfl_sync(0xffffffffu, sum, 8 * t + 4);
+    }
   }
 };
 
@@ -244,9 +275,10 @@ __device__ __forceinline__ int open_token(int g, int upper) {
   return g / 2 * 4 + upper * 2 + g % 2;
 }
 
-/// The same for a quarter of an open page, of which tokens up to `last` count.
+/// The same for a quarter of an open page, of which tokens up to `last` count. Tiles beyond the first
+/// have no tokens.
 template <class Task, Activation T>
-__device__ __forceinline__ void open_scores(float (&c)[1][4],
+__device__ __forceinline__ void open_scores(float (&c)[Task::kTiles][4],
                                             const std::uint8_t* slot,
                                             const DecodeQuery<Task, T>& q,
                                             float scale,
@@ -269,15 +301,19 @@ __device__ __forceinline__ void open_scores(float (&c)[1][4],
     mma_16x8x16<Half>(c[0], a1, q.pairs[h * 2 + 1][0], q.pairs[h * 2 + 1][1]);
   }
 #pragma unroll
-  for (int j = 0; j < 4; ++j)
+  for (int j = 0; j < 4; ++j) {
     c[0][j] = open_token(g, j / 2) <= last ? c[0][j] * scale : -1e30f;
+#pragma unroll
+    for (int i = 1; i < Task::kTiles; ++i)
+      c[i][j] = -1e30f;
+  }
 }
 
 /// out += values^T p for a quarter. Sums of sealed values carry a power of two by row, which these
 /// are given too, so that one factor serves all at the end.
 template <class Task>
 __device__ __forceinline__ void open_values(DecodeState<Task>& state,
-                                            const float (&p)[1][4],
+                                            const float (&p)[Task::kTiles][4],
                                             const std::uint8_t* slot,
                                             int lane) {
   using Fragments = quant::KvFragments<Task::Value::kBits>;
@@ -300,62 +336,54 @@ __device__ __forceinline__ void open_values(DecodeState<Task>& state,
 }
 
 /// Key and value of the new token: read early, as a warp that reads them only when it writes them
-/// waits for memory once for every 32 elements.
+/// waits for memory then. The first lanes have eight elements of the key each, the next of the value.
 template <class Task, Activation T>
 struct NewToken {
   using Order = cache::FragmentOpenOrder;
-  static constexpr int kHalf = Task::kDim / 2;
-  static constexpr int kPairs = ceil_div(kHalf, 32);
-  static constexpr int kValues = Task::kDim / 32;
-  T low[kPairs], high[kPairs], values[kValues];
-  float cosine[kPairs], sine[kPairs];
+  static constexpr int kDim = Task::kDim;
+  static constexpr int kLanes = kDim / 8;
+  static_assert(2 * kLanes <= 32, "a warp holds a key and a value");
+  uint4 elements{};
 
-  __device__ __forceinline__ void load(const T* key,
-                                       const T* value,
-                                       const float* rotation,
-                                       int lane) {
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const int r = min(lane + 32 * i, kHalf - 1);
-      low[i] = key[r];
-      high[i] = key[kHalf + r];
-      cosine[i] = rotation[r];
-      sine[i] = rotation[kHalf + r];
-    }
-#pragma unroll
-    for (int i = 0; i < kValues; ++i)
-      values[i] = value[lane + 32 * i];
+  /// Where this lane's elements are, given where the key's and the value's are; 0 where it has none.
+  __device__ __forceinline__ static int place(int key_at, int value_at, int lane) {
+    if (lane >= 2 * kLanes) return 0;
+    return lane < kLanes ? key_at + lane * 8 : value_at + (lane - kLanes) * 8;
+  }
+  __device__ __forceinline__ void load(const T* at) {
+    elements = *reinterpret_cast<const uint4*>(at);
   }
 
-  /// Rotates the key; key and value -> the open page and this warp's slots, which hold the rest of
-  /// the quarter.
-  __device__ __forceinline__ void append(Half* open_keys,
-                                         Half* open_values,
-                                         int token,
-                                         std::uint8_t* key_slot,
-                                         std::uint8_t* value_slot,
-                                         int lane) const {
-    auto* slot_keys = reinterpret_cast<Half*>(key_slot) + token % 16 * Task::kDim;
-    auto* slot_values = reinterpret_cast<Half*>(value_slot) + token % 16;
+  /// The rotated key -> the open page and this warp's slot, which holds the rest of the quarter.
+  __device__ __forceinline__ void append_key(
+      Half* open_keys, const float* rotation, int token, std::uint8_t* slot, int lane) const {
+    const bool is_lower = lane < kLanes / 2;
+    const int other = is_lower ? lane + kLanes / 2 : lane - kLanes / 2;
+    const uint4 partner{
+        __shfl_sync(0xffffffffu, elements.x, other), __shfl_sync(0xffffffffu, elements.y, other),
+        __shfl_sync(0xffffffffu, elements.z, other), __shfl_sync(0xffffffffu, elements.w, other)};
+    if (lane >= kLanes) return;
+    const float* cosine = rotation + (is_lower ? lane : other) * 8;
+    const uint4 key =
+        rotate<T>(elements, partner, cosine, cosine + kDim / 2, is_lower ? -1.0f : 1.0f);
+    *reinterpret_cast<uint4*>(slot + (token % 16 * kDim + lane * 8) * 2) = key;
+    *reinterpret_cast<uint4*>(open_keys + Order::key_at(token, lane * 8, kDim)) = key;
+  }
+
+  /// The same with the value.
+  __device__ __forceinline__ void append_value(Half* open_values,
+                                               int token,
+                                               std::uint8_t* slot,
+                                               int lane) const {
+    if (lane < kLanes || lane >= 2 * kLanes) return;
+    auto* values = reinterpret_cast<Half*>(slot) + token % 16;
+    const std::uint32_t pairs[4] = {elements.x, elements.y, elements.z, elements.w};
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const int r = lane + 32 * i;
-      if (r >= kHalf) continue;
-      const float x = to_float(low[i]);
-      const float y = to_float(high[i]);
-      const Half a = to_half(to_float(from_float<T>(x * cosine[i] - y * sine[i])));
-      const Half b = to_half(to_float(from_float<T>(y * cosine[i] + x * sine[i])));
-      open_keys[Order::key_at(token, r, Task::kDim)] = a;
-      open_keys[Order::key_at(token, kHalf + r, Task::kDim)] = b;
-      slot_keys[r] = a;
-      slot_keys[kHalf + r] = b;
-    }
-#pragma unroll
-    for (int i = 0; i < kValues; ++i) {
-      const int d = lane + 32 * i;
-      const Half v = to_half(to_float(values[i]));
-      open_values[Order::value_at(token, d, Task::kDim)] = v;
-      slot_values[d * 16] = v;
+    for (int i = 0; i < 8; ++i) {
+      const int d = (lane - kLanes) * 8 + i;
+      const Half v = to_half(i % 2 == 0 ? low_of<T>(pairs[i / 2]) : high_of<T>(pairs[i / 2]));
+      values[d * 16] = v;
+      open_values[Order::value_at(token, d, kDim)] = v;
     }
   }
 };

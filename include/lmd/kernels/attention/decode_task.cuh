@@ -11,8 +11,9 @@ namespace lmd::kernels {
 
 /// Device memory that the blocks of a decode step share. One step at a time may use it.
 struct DecodeWorkspace {
-  float* partial = nullptr;  ///< [decode_partial_elements(...)]
+  float* partial = nullptr;  ///< [decode_partial_elements(...)], 16-byte aligned
   int* counters = nullptr;   ///< [n_chunks * kv_heads], zero before the first step and after each
+  const std::int32_t* plan = nullptr;  ///< [decode_plan_elements(...)] made by decode_plan
 };
 
 template <Activation T>
@@ -68,83 +69,79 @@ struct TaskSource {
   int part = -1;  ///< of a sealed page; -1 for a quarter of an open page
 };
 
-/// Tasks of one KV head of a sequence whose query is at `position`.
-template <class Task>
-__device__ __forceinline__ int tasks_of(int position) {
-  return position / cache::kPageTokens * Task::kParts + position % cache::kPageTokens / 16 + 1;
+/// Tasks of one KV head of a sequence whose query is at `position`; a sealed page is `parts`.
+LMD_HD constexpr int tasks_at(int parts, int position) {
+  return position / cache::kPageTokens * parts + position % cache::kPageTokens / 16 + 1;
 }
 
-/// The largest i with prefix[i] <= u.
-__device__ __forceinline__ int sequence_of(const int* prefix, int batch, int u) {
-  int low = 0;
-  int high = batch;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (prefix[middle] <= u ? low : high) = middle;
-  }
-  return low;
-}
-
-/// prefix[b] = tasks of the sequences before b. One warp.
-template <class Task>
-__device__ __forceinline__ void count_tasks(const SequenceChunk* chunks,
-                                            int batch,
-                                            int kv_heads,
-                                            int* prefix) {
-  const int lane = threadIdx.x % 32;
-  int before = 0;
-  for (int b = lane; b - lane < batch; b += 32) {
-    int tasks = b < batch ? tasks_of<Task>(chunks[b].position) * kv_heads : 0;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const int other = __shfl_up_sync(0xffffffffu, tasks, step);
-      if (lane >= step) tasks += other;
-    }
-    if (b < batch) prefix[b + 1] = before + tasks;
-    before += __shfl_sync(0xffffffffu, tasks, 31);
-  }
-  if (lane == 0) prefix[0] = 0;
-}
-
-/// A (sequence, KV head) pair and its tasks.
-struct DecodeRun {
-  int b, kvh, first, last;
+/// A warp's tasks: number first, first + step, ... of sequence b, counted through its KV heads, and
+/// on into the sequences behind it. With a step above 1 all are of one KV head.
+struct alignas(16) DecodeShare {
+  int b = 0, first = 0, tasks = 0, step = 1;
 };
 
-/// The run that holds task u.
-__device__ __forceinline__ DecodeRun run_of(const int* prefix, int batch, int kv_heads, int u) {
-  const int b = sequence_of(prefix, batch, u);
-  const int tasks = (prefix[b + 1] - prefix[b]) / kv_heads;
-  const int kvh = (u - prefix[b]) / tasks;
-  const int first = prefix[b] + kvh * tasks;
-  return {b, kvh, first, first + tasks};
-}
+/// A block's tasks, a run of all. Its first (sequence, KV head) pair may have come from the block
+/// before, its last one may go on in the next; a pair in the middle of more is one that came.
+struct alignas(16) DecodeBlockShare {
+  int tasks = 0;
+  int is_one_pair = 0;
+  int in_cluster = 0;  ///< blocks of one cluster, from its first on, have the one pair
+  int came = -1;       ///< b * kv_heads + kvh
+  int came_from = 0;   ///< the first block that has a part
+  int came_to = 0;     ///< and the last one
+  int goes = -1;       ///< a pair that begins here
+  int goes_to = 0;
+};
 
-/// Where the bytes of task u are.
+/// Block shares [blocks], then warp shares [blocks, kDecodeWarps].
+struct DecodePlanView {
+  std::int32_t* plan;
+  int blocks;
+
+  [[nodiscard]] static constexpr std::int64_t elements(int most_blocks) {
+    constexpr int kMostWarps = 8;
+    return std::int64_t{most_blocks} *
+           (sizeof(DecodeBlockShare) + kMostWarps * sizeof(DecodeShare)) / sizeof(std::int32_t);
+  }
+  [[nodiscard]] LMD_HD DecodeBlockShare* block(int i) const {
+    return reinterpret_cast<DecodeBlockShare*>(plan) + i;
+  }
+  [[nodiscard]] LMD_HD DecodeShare* warp(int i, int w, int warps = kDecodeWarps) const {
+    return reinterpret_cast<DecodeShare*>(block(blocks)) + i * warps + w;
+  }
+};
+
+/// Where the bytes of a share's task are; few steps, as a share reaches into few sequences.
 template <class Task, Activation T>
-__device__ __forceinline__ TaskSource
-locate(const DecodeStepArgs<T>& args, const SequenceChunk* chunks, const int* prefix, int u) {
+__device__ __forceinline__ TaskSource locate(const DecodeStepArgs<T>& args,
+                                             const DecodeShare& share,
+                                             int task) {
   using Unit = typename Task::Unit;
   const BasicAttentionStepArgs<T>& a = args.step;
-  const int b = sequence_of(prefix, a.n_chunks, u);
-  const int tasks = (prefix[b + 1] - prefix[b]) / a.kv_heads;
-  const int kvh = (u - prefix[b]) / tasks;
-  const int r = u - prefix[b] - kvh * tasks;
-  const SequenceChunk& chunk = chunks[b];
-  const int sealed = chunk.position / cache::kPageTokens * Task::kParts;
+  const SequenceChunk* chunk = a.chunks + share.b;
+  int r = share.first + task * share.step;
+  int tasks = tasks_at(Task::kParts, chunk->position);
+#pragma unroll 1
+  while (r >= tasks * a.kv_heads) {
+    r -= tasks * a.kv_heads;
+    ++chunk;
+    tasks = tasks_at(Task::kParts, chunk->position);
+  }
+  const int kvh = static_cast<int>(static_cast<unsigned>(r) / static_cast<unsigned>(tasks));
+  r -= kvh * tasks;
+  const int sealed = chunk->position / cache::kPageTokens * Task::kParts;
   TaskSource from;
   if (r < sealed) {
-    const std::uint8_t* unit =
-        a.pool + chunk.page_ids[r / Task::kParts] * a.page_bytes + std::int64_t{kvh} * Unit::kBytes;
+    const std::uint8_t* unit = a.pool + chunk->page_ids[r / Task::kParts] * a.page_bytes +
+                               std::int64_t{kvh} * Unit::kBytes;
     from.keys = unit;
     from.values = unit + Unit::kValuesAt;
     from.part = r % Task::kParts;
   } else {
-    const int quarter = r - sealed;
     const std::int64_t at = args.open_at + std::int64_t{kvh} * cache::kPageTokens * Task::kDim +
-                            std::int64_t{quarter} * 16 * Task::kDim;
-    from.keys = reinterpret_cast<const std::uint8_t*>(chunk.open_keys + at);
-    from.values = reinterpret_cast<const std::uint8_t*>(chunk.open_values + at);
+                            std::int64_t{r - sealed} * 16 * Task::kDim;
+    from.keys = reinterpret_cast<const std::uint8_t*>(chunk->open_keys + at);
+    from.values = reinterpret_cast<const std::uint8_t*>(chunk->open_values + at);
   }
   return from;
 }
@@ -155,23 +152,21 @@ __device__ __forceinline__ void fetch_task(const TaskSource& from,
                                            bool is_values,
                                            std::uint32_t slot,
                                            std::uint32_t barrier) {
-  if (from.part < 0) {
-    expect_bytes(barrier, Task::kOpenBytes);
-    bulk_copy(slot, is_values ? from.values : from.keys, Task::kOpenBytes, barrier);
-    end_copies(barrier);
-    return;
-  }
-  const int code_bytes = is_values ? Task::kValueBytes : Task::kKeyBytes;
-  const int param_bytes = is_values ? Task::kValueParamBytes : Task::kKeyParamBytes;
-  const std::uint8_t* unit = is_values ? from.values : from.keys;
-  const bool per_token =
-      is_values || Task::Key::kAxis == quant::ParamAxis::kToken;  // else one set for the page
   using Unit = typename Task::Unit;
-  const int params_at = is_values ? Unit::kValueParamsAt - Unit::kValuesAt : Unit::kKeyParamsAt;
+  const bool is_open = from.part < 0;
+  const int part = is_open ? 0 : from.part;
+  const int code_bytes = is_open     ? Task::kOpenBytes
+                         : is_values ? Task::kValueBytes
+                                     : Task::kKeyBytes;
+  const int param_bytes = is_open ? 0 : is_values ? Task::kValueParamBytes : Task::kKeyParamBytes;
+  const std::uint8_t* unit = is_values ? from.values : from.keys;
   expect_bytes(barrier, code_bytes + param_bytes);
-  bulk_copy(slot, unit + from.part * code_bytes, code_bytes, barrier);
+  bulk_copy(slot, unit + part * code_bytes, code_bytes, barrier);
   if (param_bytes > 0) {
-    bulk_copy(slot + code_bytes, unit + params_at + (per_token ? from.part * param_bytes : 0),
+    const bool per_token =
+        is_values || Task::Key::kAxis == quant::ParamAxis::kToken;  // else one set for the page
+    const int params_at = is_values ? Unit::kValueParamsAt - Unit::kValuesAt : Unit::kKeyParamsAt;
+    bulk_copy(slot + code_bytes, unit + params_at + (per_token ? part * param_bytes : 0),
               param_bytes, barrier);
   }
   end_copies(barrier);

@@ -12,6 +12,8 @@ namespace lmd::kernels {
 
 // An explicit instance needs its type spelled out, and the lists must not drift apart.
 #define LMD_INSTANCE_(Scheme, Dim)                                                      \
+  extern template cudaError_t decode_plan<FragmentKvPolicy<quant::Scheme, Dim>>(        \
+      Cuda, const DecodePlanArgs&);                                                     \
   extern template cudaError_t decode_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>(  \
       Cuda, const DecodeStepArgs<Half>&);                                               \
   extern template cudaError_t prefill_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>( \

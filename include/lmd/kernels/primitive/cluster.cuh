@@ -32,6 +32,13 @@ __device__ __forceinline__ void cluster_arrive() {
     asm volatile("barrier.cluster.arrive.release;" ::: "memory");
 }
 
+/// First half of a barrier that orders no memory but what `publish_barriers` has published: no wait
+/// for writes that are under way.
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+  if constexpr (kDeviceArch.has_clusters())
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+}
+
 /// ... is seen by all threads behind this second half.
 __device__ __forceinline__ void cluster_wait() {
   if constexpr (kDeviceArch.has_clusters()) {
@@ -58,6 +65,26 @@ __device__ __forceinline__ T* in_block(T* shared, int rank) {
     return reinterpret_cast<T*>(address);
   } else {
     return shared;
+  }
+}
+
+/// Writes 16 bytes to `to`, an address in this block's shared memory, of block `rank`, and counts them
+/// at `barrier` of that block, which announced them: whoever waits there sees them.
+__device__ __forceinline__ void store_in_block(std::uint32_t to,
+                                               std::uint32_t barrier,
+                                               int rank,
+                                               const float4& value) {
+  if constexpr (kDeviceArch.has_clusters()) {
+    asm volatile(
+        "{\n"
+        ".reg .b32 to, barrier;\n"
+        "mapa.shared::cluster.u32 to, %0, %2;\n"
+        "mapa.shared::cluster.u32 barrier, %1, %2;\n"
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [to], {%3, %4, %5, %6}, "
+        "[barrier];\n"
+        "}" ::"r"(to),
+        "r"(barrier), "r"(rank), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w)
+        : "memory");
   }
 }
 

@@ -125,15 +125,13 @@ struct DecodeMerge {
   /// Blocks of the cluster that have a part of the pair, and log2 of the records of the slice of the
   /// output that each of them puts together.
   struct Slices {
-    int blocks;
-    int bits = 0;
+    int blocks, bits;
   };
   [[nodiscard]] __device__ __forceinline__ Slices slices() const {
     const int first = work.came >= 0 ? work.came_from : static_cast<int>(blockIdx.x);
-    Slices s{(work.came >= 0 ? work.came_to : work.goes_to) - first + 1};
-#pragma unroll 1
-    while ((s.blocks << s.bits) < records)
-      ++s.bits;
+    const int blocks = (work.came >= 0 ? work.came_to : work.goes_to) - first + 1;
+    Slices s{.blocks = blocks, .bits = __clz(blocks) - __clz(records)};  // the least, or one below
+    if (blocks << s.bits < records) ++s.bits;
     return s;
   }
 

@@ -210,8 +210,9 @@ struct DecodeMerge {
               merge_parts(s.blocks, [&](int j) { return parts[j << s.bits]; }));
   }
 
-  /// Pairs that several blocks have parts of are put together by the block that ends last.
-  __device__ __forceinline__ void across_blocks(bool (&is_last)[2]) const {
+  /// Pairs that several blocks have parts of are put together by the block that ends last. `is_last`
+  /// [2] lies in shared memory.
+  __device__ __forceinline__ void across_blocks(bool* is_last) const {
     __syncthreads();
     if (threadIdx.x == 0) {
       is_last[0] = work.came >= 0 && arrive(work.came, work.came_to - work.came_from);

@@ -21,7 +21,9 @@ struct DecodeShared {
   static constexpr int kEntriesAt = kRing;
   static constexpr int kBarriersAt = kEntriesAt + Warps * 2 * static_cast<int>(sizeof(PartEntry));
   static constexpr int kInboxBarrierAt = kBarriersAt + Warps * Task::kSlots * 8;
-  static constexpr int kStatsAt = round_up(kInboxBarrierAt + 8, 16);
+  static constexpr int kIsLastAt = kInboxBarrierAt + 8;
+  static constexpr int kWorkAt = round_up(kIsLastAt + 2, 16);
+  static constexpr int kStatsAt = kWorkAt + static_cast<int>(sizeof(DecodeBlockShare));
   LMD_HD static constexpr int part_bytes(int group) { return group * Task::kDim * 4; }
   LMD_HD static constexpr int firsts_at(int group) { return kStatsAt + Warps * 4 * group * 4; }
   LMD_HD static constexpr int bytes(int group) {
@@ -273,14 +275,14 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, DecodeShared<DecodeTask<P>>
   using Task = DecodeTask<P>;
   using Shared = DecodeShared<Task>;
   extern __shared__ __align__(128) std::uint8_t shared[];
-  __shared__ bool is_last[2];
-  __shared__ DecodeBlockShare work;  // until it is needed again, at the end
   const DecodePlanView plan{const_cast<std::int32_t*>(args.workspace.plan),
                             static_cast<int>(gridDim.x)};
   const DecodeBlockShare block = *plan.block(blockIdx.x);
   DecodeWarp<P, T> warp{
       .args = args, .shared = shared, .share = *plan.warp(blockIdx.x, threadIdx.x / 32)};
   if (block.tasks == 0) return;
+  // Kept there until it is needed again, at the end.
+  auto& work = *reinterpret_cast<DecodeBlockShare*>(shared + Shared::kWorkAt);
   if (threadIdx.x == 0) work = block;
   const DecodeMerge<Task, T> merge{
       .args = args,
@@ -304,7 +306,7 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, DecodeShared<DecodeTask<P>>
   if (in_cluster) {
     merge.in_cluster();
   } else if (work.came >= 0 || work.goes >= 0) {
-    merge.across_blocks(is_last);
+    merge.across_blocks(reinterpret_cast<bool*>(shared + Shared::kIsLastAt));
   }
 }
 

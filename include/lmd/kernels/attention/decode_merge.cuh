@@ -125,15 +125,13 @@ struct DecodeMerge {
   /// Blocks of the cluster that have a part of the pair, and log2 of the records of the slice of the
   /// output that each of them puts together.
   struct Slices {
-    int blocks;
-    int bits = 0;
+    int blocks, bits;
   };
   [[nodiscard]] __device__ __forceinline__ Slices slices() const {
     const int first = work.came >= 0 ? work.came_from : static_cast<int>(blockIdx.x);
-    Slices s{(work.came >= 0 ? work.came_to : work.goes_to) - first + 1};
-#pragma unroll 1
-    while ((s.blocks << s.bits) < records)
-      ++s.bits;
+    const int blocks = (work.came >= 0 ? work.came_to : work.goes_to) - first + 1;
+    Slices s{.blocks = blocks, .bits = __clz(blocks) - __clz(records)};  // the least, or one below
+    if (blocks << s.bits < records) ++s.bits;
     return s;
   }
 
@@ -212,8 +210,9 @@ struct DecodeMerge {
               merge_parts(s.blocks, [&](int j) { return parts[j << s.bits]; }));
   }
 
-  /// Pairs that several blocks have parts of are put together by the block that ends last.
-  __device__ __forceinline__ void across_blocks(bool (&is_last)[2]) const {
+  /// Pairs that several blocks have parts of are put together by the block that ends last. `is_last`
+  /// [2] lies in shared memory.
+  __device__ __forceinline__ void across_blocks(bool* is_last) const {
     __syncthreads();
     if (threadIdx.x == 0) {
       is_last[0] = work.came >= 0 && arrive(work.came, work.came_to - work.came_from);

@@ -60,7 +60,7 @@ struct WarpgroupProducts {
 
   /// acc += the units [i, end), all of one tile.
   __device__ __forceinline__ void add(float (&acc)[S::kTokenGroups][4], int i, int end) {
-    const std::uint64_t x = wgmma_rows(input.ring + weights.slice * S::kXChunkBytes);
+    const std::uint64_t x = wgmma_rows(input.ring + S::slice_of(warp) * S::kXChunkBytes);
     std::uint32_t operands[S::kSteps][4];
     for (bool is_first = true; i < end; ++i, is_first = false) {
       if (lane == 0) input.refill(i, warp);
@@ -149,7 +149,8 @@ __global__ void __launch_bounds__(kHasWgmma ? S::kThreads : 1, 1)
   std::uint8_t* shared =
       unaligned + (S::kAlignment - shared_address(unaligned) % S::kAlignment) % S::kAlignment;
   const BasicLinearArgs<typename S::T>& a = args.linear;
-  const int warp = threadIdx.x / 32;
+  // From lane 0, so that the compiler keeps what follows from it in uniform registers.
+  const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
   const int lane = threadIdx.x % 32;
   const WarpgroupShare share(ceil_div(a.n, S::kTileOutputs), ceil_div(a.k, F::kChunkColumns),
                              args.cluster, S::kSlices);
@@ -165,7 +166,8 @@ __global__ void __launch_bounds__(kHasWgmma ? S::kThreads : 1, 1)
       .share = share,
       .last_row_tile = ceil_div(a.n, F::kTileRows) - 1,
       .row_tile = share.first_tile * S::kRowTiles + warp % S::kRowTiles,
-      .slice = warp / S::kRowTiles};
+      .slice = S::slice_of(warp),
+      .left = share.units};
   weights.start();
   if (threadIdx.x == 0) input.init();
   __syncthreads();

@@ -48,6 +48,9 @@ struct Warpgroups {
   static constexpr int kXBarriersAt = kWeightBarriersAt + kWarps * kTuning.weight_stages * 8;
   static constexpr int kAlignment = 1024;  ///< of what wgmma reads
   static constexpr int kSharedBytes = kXBarriersAt + 2 * kTuning.x_stages * 8 + kAlignment;
+  [[nodiscard]] static __device__ __forceinline__ int slice_of(int warp) {
+    return kSlices == 1 ? 0 : warp / kRowTiles;  // a constant, where the compiler can use one
+  }
   static_assert(kXChunkBytes % kAlignment == 0 && kWeightsAt % 16 == 0, "stages stay aligned");
   static_assert(kWarps * 16 * kTokens * 4 <= kWeightBarriersAt, "sums take the rings' place");
 };
@@ -88,12 +91,13 @@ struct WarpgroupWeights {
   std::uint8_t* ring;
   std::uint32_t barriers;
   const WarpgroupShare& share;
-  int last_row_tile;  ///< what lies behind it is read as this one, and not stored
-  int row_tile;       ///< of the next copy
-  int slice;          ///< of the warp
-  int copied = 0;     ///< units before it are copied, or on their way
-  int read = 0;
-  int in_stage = 0;  ///< chunks of the stage that have been read
+  int last_row_tile;   ///< what lies behind it is read as this one, and not stored
+  int row_tile;        ///< of the next copy
+  int slice;           ///< of the warp
+  int left;            ///< units that no copy has been queued for
+  int next = 0;        ///< chunk of the slice that the next copy begins with
+  int first_read = 0;  ///< chunk that the stage being read begins with
+  int in_stage = 0;    ///< chunks of the stage that have been read
   int stage = 0;
   std::uint32_t parity = 0;
 
@@ -106,25 +110,29 @@ struct WarpgroupWeights {
     for (int i = 0; i < kStages; ++i)
       fetch(i);
   }
-  /// Chunks that the copy which begins with a unit brings.
-  [[nodiscard]] __device__ __forceinline__ int of_copy(int unit) const {
-    const int i = unit % share.chunks;
+  /// Chunks that the copy which begins with chunk i of the slice brings. Divisions would take longer
+  /// than a chunk's products: places only count up.
+  [[nodiscard]] __device__ __forceinline__ int of_copy(int i) const {
     const int there = max(share.all_chunks - share.chunk_of(slice, i), 1);
     return min(S::kStageChunks, min(share.chunks - i, there));
   }
   __device__ __forceinline__ void fetch(int into) {
-    if (copied == share.units) return;
-    const int n = of_copy(copied);
+    if (left == 0) return;
+    const int n = of_copy(next);
     if (threadIdx.x % 32 == 0) {
-      const int chunk = min(share.chunk_of(slice, copied % share.chunks), share.all_chunks - 1);
+      const int chunk = min(share.chunk_of(slice, next), share.all_chunks - 1);
       expect_bytes(barriers + into * 8, n * F::kChunkBytes);
       bulk_copy(shared_address(ring + into * S::kWeightStageBytes),
                 codes + (std::int64_t{min(row_tile, last_row_tile)} * share.all_chunks + chunk) *
                             F::kChunkBytes,
                 n * F::kChunkBytes, barriers + into * 8);
     }
-    copied += n;
-    if (copied % share.chunks == 0) row_tile += share.tile_step * S::kRowTiles;
+    left -= n;
+    next += n;
+    if (next == share.chunks) {
+      next = 0;
+      row_tile += share.tile_step * S::kRowTiles;
+    }
   }
   /// Waits for the next chunk.
   [[nodiscard]] const __device__ __forceinline__ std::uint8_t* wait() const {
@@ -133,9 +141,10 @@ struct WarpgroupWeights {
   }
   /// The warp has read it.
   __device__ __forceinline__ void release() {
-    const int n = of_copy(read - in_stage);
-    ++read;
+    const int n = of_copy(first_read);
     if (++in_stage < n) return;
+    first_read += n;
+    if (first_read == share.chunks) first_read = 0;
     in_stage = 0;
     __syncwarp();
     fetch(stage);

@@ -2,7 +2,9 @@
 float32 from the GGUF file: what `lmd eval ppl` is compared with, scheme by scheme.
 
 Usage: reference_smollm2.py MODEL.gguf TEXT [--windows N] [--device cuda] [--golden FILE] [--out FILE]
+       reference_smollm2.py MODEL.gguf TEXT --noise FILE [--draws N]
 Needs torch, numpy and tokenizers. --golden: also compares logits with those of this file.
+--noise: only adds to FILE, written by --out, what 16-bit activations do to the first window (CPU).
 
 The text is tokenised as one string without BOS and cut into windows of 2048 tokens; tokens
 1 .. 2047 of a window are predicted from its beginning; perplexity = exp(mean negative
@@ -19,7 +21,7 @@ import time
 import numpy as np
 import torch
 
-from reference_decoder import SCHEMES, Decoder, relative_rms
+from reference_decoder import SCHEMES, Decoder, half_rounding, relative_rms
 
 CONTEXT = 2048
 # GGUF scalar types by number; 8 is a string, 9 an array.
@@ -83,7 +85,7 @@ class Gguf:
         return torch.from_numpy(np.array(flat).reshape(shape))
 
 
-def decoder_of(gguf, device):
+def decoder_of(gguf, device, **how):
     """The file's tensors under Hugging Face's names; rows of queries and keys back in halves."""
     key = lambda name: gguf.keys["llama." + name]
     heads, kv_heads = key("attention.head_count"), key("attention.head_count_kv")
@@ -108,7 +110,7 @@ def decoder_of(gguf, device):
         else:
             tensors[{"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
                      "output.weight": "lm_head.weight"}[name]] = t
-    return Decoder(config, {n: t.to(device) for n, t in tensors.items()}, dtype=torch.float32)
+    return Decoder(config, {n: t.to(device) for n, t in tensors.items()}, dtype=torch.float32, **how)
 
 
 def tokens_of(gguf, text):
@@ -173,6 +175,25 @@ def evaluate(decoder, windows):
     return result
 
 
+def add_half_noise(gguf, ids, stored, n_draws):
+    """Adds to each scheme of `stored` the perplexities of its first window with activations rounded to
+    halves, one a seed, and their RMS relative distance to the stored one."""
+    draws = {scheme: [] for scheme in SCHEMES}
+    for seed in range(n_draws):
+        decoder = decoder_of(gguf, "cpu", rounded=half_rounding(seed))
+        for scheme in SCHEMES:
+            began = time.time()
+            total = negative_log_likelihood(decoder, ids, scheme=scheme)
+            draws[scheme].append(round(math.exp(total / (CONTEXT - 1)), 5))
+            print(f"{scheme}, draw {seed}: {draws[scheme][-1]}, {time.time() - began:.0f} s", flush=True)
+    for scheme, found in draws.items():
+        case = stored[scheme]
+        away = [x / case["windows"][0] - 1 for x in found]
+        case["half_draws"] = found
+        case["half_noise"] = float(f"{math.sqrt(sum(a * a for a in away) / n_draws):.3g}")
+        print(f"{scheme}: half noise {case['half_noise']}, mean shift {sum(away) / n_draws:+.2e}")
+
+
 def write(path, head, result):
     """One line per case."""
     fields = "".join(f" {json.dumps(k)}: {json.dumps(v)},\n" for k, v in head.items())
@@ -188,9 +209,18 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--golden", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--noise", type=pathlib.Path)
+    parser.add_argument("--draws", type=int, default=4)
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     gguf = Gguf(args.model)
+    if args.noise:
+        head = json.loads(args.noise.read_text())
+        cases = head.pop("schemes")
+        if head["model_sha256"] != hashlib.sha256(gguf.data).hexdigest() or head["text"] != args.text.name:
+            raise SystemExit(f"{args.noise} was computed from another model or text")
+        add_half_noise(gguf, tokens_of(gguf, args.text.read_bytes().decode())[:CONTEXT], cases, args.draws)
+        return write(args.noise, head, cases)
     torch.set_default_device(args.device)
     decoder = decoder_of(gguf, args.device)
     if args.golden:

@@ -213,6 +213,8 @@ void compare_all() {
     compare<Layer, W, T>({.m = 33, .n = 300, .k = kChunk * chunks}, seed++);
   compare<Layer, W, T>({.m = 9, .n = 40 * 256 + 16, .k = kChunk * 15},
                        seed++);  // whole tiles in a run
+  compare<Layer, W, T>({.m = 8, .n = 17'400, .k = kChunk * 5},
+                       seed++);  // more tiles of 128 than blocks
   for (const int m : {5, 20, 64}) {
     compare<Layer, W, T>({.m = m, .n = 96, .k = 1024, .has_bias = true}, seed++);
     compare<Layer, W, T>({.m = m, .n = 96, .k = 1024, .epilogue = LinearEpilogue::kAdd}, seed++);

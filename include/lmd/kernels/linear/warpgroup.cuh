@@ -100,7 +100,7 @@ __device__ __forceinline__ void store_outputs(const BasicLinearArgs<typename S::
 }
 
 /// Adds up the sums of the slices of the cluster's blocks in the order of k, a part of the outputs by
-/// each block.
+/// each block. The block has no other tile.
 template <class S>
 __device__ __forceinline__ void merge_slices(const WarpgroupArgs<typename S::T>& args,
                                              const float (&acc)[S::kTokenGroups][4],
@@ -244,7 +244,8 @@ template <class S, class Largest>
       WarpgroupArgs<typename S::T>{.linear = a, .x = workspace.scratch, .cluster = cluster});
 }
 
-/// Tiles of 256 outputs where they fill the device, else of 128.
+/// Tiles of 256 outputs where they fill the device, else of 128, one a block: their sums take the place
+/// of the rings, which no copy for another tile may use meanwhile.
 template <LinearPolicy P, int TokenGroups>
 [[nodiscard]] cudaError_t launch_warpgroups_of(Cuda ctx,
                                                const BasicLinearArgs<typename P::Act>& a,
@@ -253,7 +254,8 @@ template <LinearPolicy P, int TokenGroups>
   using Wide = Warpgroups<P, TokenGroups, warpgroup_tuning<1>>;
   using Deep = Warpgroups<P, TokenGroups, warpgroup_tuning<2>>;
   using Largest = Warpgroups<P, kTileTokens / 8, warpgroup_tuning<2>>;
-  if (ceil_div(a.n, Wide::kTileOutputs) * 4 >= sms * 3)
+  const bool is_filled = ceil_div(a.n, Wide::kTileOutputs) * 4 >= sms * 3;
+  if (is_filled || ceil_div(a.n, Deep::kTileOutputs) > sms)
     return launch_warpgroups<Wide, Wide>(ctx, a, workspace, sms);
   return launch_warpgroups<Deep, Largest>(ctx, a, workspace, sms);
 }

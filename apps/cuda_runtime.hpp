@@ -30,6 +30,7 @@ struct GpuFacts {
 [[nodiscard]] GpuFacts query_gpu();
 
 /// What the backend needs beside weights, cache and logits, for a decoder of this shape.
+/// \throws Error(kConfig) for a shape or a batch that it has no kernels for.
 [[nodiscard]] engine::BackendNeeds cuda_needs(const model::ModelConfig& model,
                                               const engine::EngineConfig& config);
 

@@ -37,6 +37,24 @@ __global__ void __launch_bounds__(512) read_kernel(ReadArgs a) {
   if (sum == 0x12345678u) *a.sum = sum;  // used, so that nothing is optimised away
 }
 
+/// What the kernels cannot do is refused before anything is loaded.
+/// \throws Error(kConfig).
+void require_kernels(const model::ModelConfig& shape, const engine::EngineConfig& config) {
+  const auto require = [](bool ok, const std::string& what, int value, const std::string& range) {
+    LMD_REQUIRE(ok, ErrorCode::kConfig,
+                what + ' ' + std::to_string(value) + ": the GPU backend takes " + range +
+                    "; use --device cpu");
+  };
+  const int most = kernels::detail::kMaxDecodeBatch;
+  require(config.max_batch_size <= most, "--max-batch-size", config.max_batch_size,
+          "at most " + std::to_string(most));
+  const int group = shape.n_heads / shape.n_kv_heads;
+  require(group <= kernels::detail::kMaxGroup, "query heads of a KV head:", group,
+          "at most " + std::to_string(kernels::detail::kMaxGroup));
+  for (const int size : {shape.hidden_size, shape.intermediate_size, shape.q_size()})
+    require(size % 8 == 0, "a layer of size", size, "multiples of 8");
+}
+
 }  // namespace
 
 bool is_cuda_built_in() {
@@ -95,6 +113,7 @@ GpuFacts query_gpu() {
 
 engine::BackendNeeds cuda_needs(const model::ModelConfig& shape,
                                 const engine::EngineConfig& config) {
+  require_kernels(shape, config);
   const model::StepLimits limits{engine::step_rows(shape, config), config.max_batch_size};
   const int unit_bytes = engine::sealed_unit_bytes(config.quant_policy, shape.head_dim);
   const cache::CacheGeometry geometry{shape.n_layers, shape.n_kv_heads, shape.head_dim, unit_bytes};

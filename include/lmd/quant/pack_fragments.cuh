@@ -35,7 +35,6 @@ namespace detail {
 
 inline constexpr int kPackThreads = 256;
 
-/// A block puts one chunk together in shared memory: codes come in anywhere, and leave in order.
 /// The code of a weight as W stores it.
 template <WeightFormat W, WeightFormat From>
 __device__ __forceinline__ std::uint32_t stored_code(std::uint32_t code, int* overflow) {
@@ -50,6 +49,7 @@ __device__ __forceinline__ std::uint32_t stored_code(std::uint32_t code, int* ov
   }
 }
 
+/// A block puts one chunk together in shared memory: codes come in anywhere, and leave in order.
 template <WeightFormat W, WeightFormat From>
 __global__ void __launch_bounds__(kPackThreads) pack_fragments_kernel(PackArgs a) {
   using F = FragmentWeights<W>;

@@ -33,8 +33,8 @@ struct NormWeights {
   float4 low{}, high{};
 };
 
-/// x times the norm's weights is kept smaller by this, so that no half overflows that x times weight
-/// times the norm's factor would not; what becomes too small for a half is too small to matter.
+/// x times the norm's weights is kept smaller by this: as halves, products up to 524,032 do not overflow,
+/// and those below 2^-11 lose bits as subnormals. The norm's factor is not known yet.
 inline constexpr float kNormShrink = 0.125f;
 
 /// Eight elements of a row of x times the norm's weights, rounded.

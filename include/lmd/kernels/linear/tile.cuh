@@ -1,4 +1,5 @@
-/// \file  Linear layer for 9 to 64 tokens on Cuda: the weights are read once for all of them.
+/// \file  Linear layer for some tokens on Cuda, by mma.sync: the weights are read once for up to 64. What
+///        `linear` takes where there is no wgmma.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

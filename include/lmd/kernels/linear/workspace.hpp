@@ -15,7 +15,7 @@ struct LinearWorkspace {
   float* parts = nullptr;           ///< [tile_part_elements]
   int* counters = nullptr;          ///< [tile_counters], zero; zero again after every launch
   std::uint8_t* scratch = nullptr;  ///< [scratch_bytes], 256-byte aligned
-  std::int64_t scratch_bytes = 0;   ///< at least linear_scratch_bytes
+  std::int64_t scratch_bytes = 0;   ///< linear_scratch_bytes, warpgroup_scratch_bytes at least
   DenseGemm* dense = nullptr;       ///< multiplies what has been decoded
 };
 

@@ -17,7 +17,7 @@ struct LogitBias {
 };
 
 /// SamplingParams of one request as plain data that a device can read, validated before. What
-/// changes from step to step stands elsewhere, so that a row is written once per request.
+/// changes from step to step stands elsewhere, so that writing a row once per request would do.
 struct SamplingRow {
   float temperature = 1.0f;  ///< 0: greedy
   float top_p = 1.0f;

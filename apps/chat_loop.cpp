@@ -171,7 +171,7 @@ class ChatLoop {
     } catch (const WriteError&) {
       throw;
     } catch (const Error& e) {
-      if (e.code() == ErrorCode::kInternal) throw;
+      if (e.code() == ErrorCode::kInternal || e.code() == ErrorCode::kCuda) throw;
       note(e.what());
       return true;
     }

@@ -55,6 +55,13 @@ add_test(NAME consume/bare_include
          COMMAND sh -c "\"$1\" -std=c++20 -I \"$2\" \"$3\" -o bare_include && ./bare_include" sh
                  ${CMAKE_CXX_COMPILER} ${PROJECT_SOURCE_DIR}/include
                  ${CMAKE_CURRENT_SOURCE_DIR}/consume/bare_include/main.cpp)
+if(LMD_CUDA)
+  # What a user's file needs: no library, no flag but these.
+  add_test(NAME consume/bare_cuda
+           COMMAND sh -c "\"$1\" -std=c++20 -arch=sm_90a -I \"$2\" \"$3\" -o bare_cuda && ./bare_cuda" sh
+                   ${CMAKE_CUDA_COMPILER} ${PROJECT_SOURCE_DIR}/include
+                   ${CMAKE_CURRENT_SOURCE_DIR}/consume/bare_cuda/main.cu)
+endif()
 add_test(NAME consume/must_not_compile
          COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/consume/must_not_compile/check.py
                  ${CMAKE_CXX_COMPILER} ${PROJECT_SOURCE_DIR}/include)

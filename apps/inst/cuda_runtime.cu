@@ -11,9 +11,8 @@ namespace {
 /// Kernels use tensor cores and copies that older ones lack.
 constexpr int kLeastComputeCapability = 80;
 
-/// The context of device 0. Its stream lives as long as the process: buffers are freed in its order.
-Cuda gpu_context() {
-  static const Stream stream;
+/// The context of device 0 on a stream that the caller keeps.
+Cuda gpu_context(const Stream& stream) {
   int multiprocessors = 0;
   LMD_CUDA_TRY(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
   return {.stream = stream.get(), .overlap = true, .multiprocessors = multiprocessors};
@@ -51,6 +50,8 @@ void require_kernels(const model::ModelConfig& shape, const engine::EngineConfig
   const int group = shape.n_heads / shape.n_kv_heads;
   require(group <= kernels::detail::kMaxGroup, "query heads of a KV head:", group,
           "at most " + std::to_string(kernels::detail::kMaxGroup));
+  require(shape.vocab_size <= kernels::detail::kMaxVocab, "a vocabulary of", shape.vocab_size,
+          "at most " + std::to_string(kernels::detail::kMaxVocab));
   for (const int size : {shape.hidden_size, shape.intermediate_size, shape.q_size()})
     require(size % 8 == 0, "a layer of size", size, "multiples of 8");
 }
@@ -73,9 +74,12 @@ GpuFacts query_gpu() {
     if (!has_driver) {
       facts.problem = "no NVIDIA driver is installed";
     } else if (error == cudaErrorInsufficientDriver) {
+      facts.is_there = true;  // worth a word where another device is taken instead
       facts.problem = "the NVIDIA driver is too old for CUDA " +
                       std::to_string(CUDART_VERSION / 1000) + "." +
                       std::to_string(CUDART_VERSION % 1000 / 10);
+    } else if (error != cudaSuccess && error != cudaErrorNoDevice) {
+      facts.problem += std::string(": ") + cudaGetErrorString(error);
     }
     return facts;
   }
@@ -128,18 +132,20 @@ std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& s
                                                      model::DecoderWeights weights,
                                                      const engine::EngineConfig& config,
                                                      const engine::MemoryPlan& plan) {
-  const Cuda ctx = gpu_context();
+  auto stream = std::make_unique<Stream>();
+  const Cuda ctx = gpu_context(*stream);
   const model::CudaOps<Half> ops =
       engine::make_cuda_ops(config.quant_policy, shape.head_dim, config.is_deterministic);
   return std::make_unique<engine::CudaExecutor<Half>>(
       shape, model::upload_weights(std::move(weights), ops, ctx), ops, plan,
-      config.is_deterministic, ctx);
+      config.is_deterministic, ctx, std::move(stream));
 }
 
 double gpu_read_bandwidth() {
   constexpr std::int64_t kMostBytes = std::int64_t{4} << 30;
   constexpr int kPasses = 8;
-  const Cuda ctx = gpu_context();
+  const Stream stream;
+  const Cuda ctx = gpu_context(stream);
   const std::int64_t bytes = std::min(kMostBytes, query_gpu().free_bytes / 2);
   DeviceBuffer<std::uint8_t> buffer(bytes / 16 * 16, ctx.stream);
   DeviceBuffer<unsigned> sum(1, ctx.stream);
@@ -152,6 +158,7 @@ double gpu_read_bandwidth() {
     Event end;
     start.record(ctx.stream);
     read_kernel<<<static_cast<unsigned>(ctx.multiprocessors) * 4, 512, 0, ctx.stream>>>(args);
+    LMD_CUDA_TRY(cudaGetLastError());
     end.record(ctx.stream);
     LMD_CUDA_TRY(cudaStreamSynchronize(ctx.stream));
     best = std::max(best, static_cast<double>(buffer.size()) / (end.ms_since(start) * 1e-3));

@@ -12,8 +12,9 @@
 
 #include <limits>
 #include <map>
+#include <memory>
 #include <numeric>
-#include <optional>
+#include <string>
 #include <vector>
 
 namespace lmd::engine {
@@ -27,7 +28,7 @@ namespace lmd::engine {
 template <Activation T>
 class CudaExecutor final : public Executor {
  public:
-  /// Takes `plan`'s memory on the current device. `ctx` has a stream that outlives the executor.
+  /// Takes `plan`'s memory on the current device, in the order of `stream`, which is that of `ctx`.
   /// With `is_batch_invariant` single tokens take the way of prompts, whose attention is not split;
   /// `ops` has to be made for it, too.
   CudaExecutor(const model::ModelConfig& config,
@@ -35,8 +36,10 @@ class CudaExecutor final : public Executor {
                const model::CudaOps<T>& ops,
                const MemoryPlan& plan,
                bool is_batch_invariant,
-               Cuda ctx)
-      : ctx_(ctx),
+               Cuda ctx,
+               std::unique_ptr<Stream> stream)
+      : stream_(std::move(stream)),
+        ctx_(ctx),
         is_batch_invariant_(is_batch_invariant),
         max_rows_(plan.max_rows),
         max_batch_(plan.max_batch_size),
@@ -49,7 +52,8 @@ class CudaExecutor final : public Executor {
         drawn_logprobs_(plan.max_batch_size, ctx.stream),
         host_ids_(plan.max_batch_size),
         host_logprobs_(plan.max_batch_size),
-        upload_(kUsualUpload, ctx.stream) {
+        upload_(kUsualUpload, ctx.stream),
+        next_positions_(static_cast<std::size_t>(plan.max_batch_size), -1) {
     open_.fill_bytes(0);  // what is masked must still be a number
     LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
   }
@@ -64,6 +68,7 @@ class CudaExecutor final : public Executor {
   void run(std::span<const StepItem> items, std::span<Drawn> drawn) override {
     draws_.clear();
     bool is_decode = true;
+    clear_left_slots(items);
     for (const StepItem& item : items) {
       if (item.draw != nullptr) draws_.push_back(item.draw);
       is_decode = is_decode && item.ids.size() == 1 && item.draw != nullptr;
@@ -73,16 +78,19 @@ class CudaExecutor final : public Executor {
     } else {
       forward(items);
     }
-    LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
+    finish_step(is_decode ? "decode" : "prompt", static_cast<int>(items.size()));
     for (std::size_t i = 0; i < draws_.size(); ++i) {
       drawn[i].token = host_ids_.data()[i];
       drawn[i].logprobs.chosen = host_logprobs_.data()[i];
+      drawn[i].logprobs.top.clear();
       if (draws_[i]->n_logprobs > 0) draw_on_host(*draws_[i], static_cast<int>(i), drawn[i]);
     }
+    forget_failed(items);
   }
 
   void logits(const StepItem& item, float* logits) override {
     draws_.clear();
+    clear_left_slots({&item, 1});
     const int n = static_cast<int>(item.ids.size());
     const int* rows = queue_forward({&item, 1}, n);
     const std::int64_t vocab = decoder_.config().vocab_size;
@@ -93,7 +101,7 @@ class CudaExecutor final : public Executor {
                                    static_cast<std::size_t>(m * vocab) * sizeof(float),
                                    cudaMemcpyDeviceToHost, ctx_.stream));
     }
-    LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
+    finish_step("logits", n);
   }
 
  private:
@@ -117,6 +125,38 @@ class CudaExecutor final : public Executor {
     int draws = 0;
     int logit_rows = 0;  ///< 0: the first `draws` rows
   };
+
+  /// Waits for the step. \throws Error(kCuda) that says which it was.
+  void finish_step(const char* kind, int n) const {
+    const cudaError_t error = cudaStreamSynchronize(ctx_.stream);
+    if (error == cudaSuccess) return;
+    (void)cudaGetLastError();
+    throw Error(ErrorCode::kCuda, std::string("a ") + kind + " step of " + std::to_string(n) +
+                                      " with KV scheme " + decoder_.kv_name() + ": " +
+                                      cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
+  }
+
+  /// What a sequence without an answer left in its slot is never gone on with.
+  void forget_failed(std::span<const StepItem> items) {
+    std::size_t row = 0;
+    for (const StepItem& item : items) {
+      if (item.draw == nullptr) continue;
+      if (host_ids_.data()[row++] < 0) next_positions_[static_cast<std::size_t>(item.slot)] = -1;
+    }
+  }
+
+  /// A sequence that begins in a slot must not meet what another left in the open page: masked tokens
+  /// count nothing, but 0 times what is not a number would not be 0.
+  void clear_left_slots(std::span<const StepItem> items) {
+    for (const StepItem& item : items) {
+      int& next = next_positions_[static_cast<std::size_t>(item.slot)];
+      if (item.position != next || item.position == 0) {
+        const auto bytes = static_cast<std::size_t>(geometry_.open_elements()) * sizeof(Half);
+        LMD_CUDA_TRY(cudaMemsetAsync(slot(item.slot), 0, bytes, ctx_.stream));
+      }
+      next = item.position + static_cast<int>(item.ids.size());
+    }
+  }
 
   /// The whole of a step that brings one token of each sequence and draws for all of them.
   void decode(std::span<const StepItem> items) {
@@ -296,19 +336,23 @@ class CudaExecutor final : public Executor {
   /// Ids in it are distinct; what is banned stays banned.
   void collect_biases(const DrawRequest& draw) {
     biases_.clear();
-    const auto set = [&](int id, float value) {
-      if (id < 0 || id >= decoder_.config().vocab_size) return;
-      const auto found = std::ranges::find(biases_, id, &kernels::LogitBias::id);
-      if (found == biases_.end()) {
-        biases_.push_back({id, value});
-      } else {
-        found->value += value;
-      }
+    const auto add = [&](int id, float value) {
+      if (id >= 0 && id < decoder_.config().vocab_size) biases_.push_back({id, value});
     };
     for (const int id : draw.banned)
-      set(id, -std::numeric_limits<float>::infinity());
+      add(id, -std::numeric_limits<float>::infinity());
     for (const auto& [id, value] : draw.params->logit_bias)
-      set(id, value);
+      add(id, value);
+    std::ranges::stable_sort(biases_, {}, &kernels::LogitBias::id);
+    std::size_t n = 0;
+    for (const kernels::LogitBias& bias : biases_) {
+      if (n > 0 && biases_[n - 1].id == bias.id) {
+        biases_[n - 1].value += bias.value;
+      } else {
+        biases_[n++] = bias;
+      }
+    }
+    biases_.resize(n);
   }
 
   [[nodiscard]] model::DeviceStep device_step(const StepArrays& a, const StepCounts& counts) {
@@ -327,14 +371,15 @@ class CudaExecutor final : public Executor {
 
   /// Draws from the first m rows of the logits; tokens are on their way to the host afterwards.
   void sample(const StepArrays& a, int m) {
-    LMD_CUDA_TRY(kernels::sample(ctx_, {.ids = drawn_ids_.data(),
-                                        .logprobs = drawn_logprobs_.data(),
-                                        .logits = logits_.data(),
-                                        .rows = a.sampling.device,
-                                        .n_tokens = a.n_tokens.device,
-                                        .stride = decoder_.config().vocab_size,
-                                        .m = m,
-                                        .vocab = decoder_.config().vocab_size}));
+    model::try_kernel(kernels::sample(ctx_, {.ids = drawn_ids_.data(),
+                                             .logprobs = drawn_logprobs_.data(),
+                                             .logits = logits_.data(),
+                                             .rows = a.sampling.device,
+                                             .n_tokens = a.n_tokens.device,
+                                             .stride = decoder_.config().vocab_size,
+                                             .m = m,
+                                             .vocab = decoder_.config().vocab_size}),
+                      "sample", m, decoder_.config().vocab_size);
     const auto bytes = static_cast<std::size_t>(m) * sizeof(int);
     LMD_CUDA_TRY(cudaMemcpyAsync(host_ids_.data(), drawn_ids_.data(), bytes, cudaMemcpyDeviceToHost,
                                  ctx_.stream));
@@ -359,6 +404,7 @@ class CudaExecutor final : public Executor {
                                    .logprobs = &drawn.logprobs});
   }
 
+  std::unique_ptr<Stream> stream_;  // destroyed last: buffers are freed in its order
   Cuda ctx_;
   bool is_batch_invariant_;
   int max_rows_;
@@ -377,7 +423,8 @@ class CudaExecutor final : public Executor {
   /// A row of a graph that nobody uses: one token of a slot that nobody has.
   static constexpr int kIdleId = 0;
   StepItem idle_{.slot = max_batch_, .ids = std::span(&kIdleId, 1), .rope_base = 1.0};
-  std::map<int, Graph> graphs_;  // by bucket
+  std::map<int, Graph> graphs_;      // by bucket
+  std::vector<int> next_positions_;  // [max_batch_size] of the slots' sequences
   std::vector<const DrawRequest*> draws_;
   std::vector<kernels::LogitBias> biases_;
   std::vector<float> host_logits_;

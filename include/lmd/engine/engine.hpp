@@ -60,13 +60,20 @@ class Engine {
   }
 
   /// One step for everything that runs; the sinks get their tokens. False when nothing was left.
+  ///
+  /// Errors:  what the executor \throws; every request has then ended with kError.
   bool step() {
     read_inbox();
     end_cancelled();
     scheduler_.admit();
     if (scheduler_.running().empty()) return !scheduler_.is_idle();
     scheduler_.plan_step();
-    forward();
+    try {
+      forward();
+    } catch (...) {
+      end_all();
+      throw;
+    }
     scheduler_.finish_step();
     finish();
     ++stats_.steps;
@@ -101,13 +108,18 @@ class Engine {
     cancelled_.clear();
   }
 
-  void end_cancelled() {
-    for (const auto& s : scheduler_.take_cancelled_waiting()) {
-      s->sink({.id = s->id, .finish = FinishReason::kCancelled});
-    }
+  void end_cancelled(FinishReason reason = FinishReason::kCancelled) {
+    for (const auto& s : scheduler_.take_cancelled_waiting())
+      s->sink({.id = s->id, .finish = reason});
     for (std::size_t i = scheduler_.running().size(); i-- > 0;) {
-      if (scheduler_.running()[i]->is_cancelled) end(i, FinishReason::kCancelled);
+      if (scheduler_.running()[i]->is_cancelled) end(i, reason);
     }
+  }
+
+  /// A step has failed: nobody knows what the cache holds of the sequences, and nobody will ask.
+  void end_all() {
+    scheduler_.cancel_all();
+    end_cancelled(FinishReason::kError);
   }
 
   /// What the step brings; a token is drawn for every sequence whose tokens are all in it.

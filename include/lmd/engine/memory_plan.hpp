@@ -148,10 +148,11 @@ struct BackendNeeds {
   if (left >= 0 && p.n_pages >= pages_of_one) return p;
   const std::int64_t fits = p.n_pages * cache::kPageTokens;
   const std::string way_out =
-      left >= 0 && fits > 0
-          ? "use --session-len " + std::to_string(fits) +
-                ", a larger --cache-max-entry-count or a smaller --quant-policy"
-          : "use a smaller --max-batch-size, a smaller model or quantised weights";
+      left >= 0 && fits > 0 ? "use --session-len " + std::to_string(fits) +
+                                  ", a larger --cache-max-entry-count or a smaller --quant-policy"
+                            : "use a smaller --max-batch-size or --max-prefill-token-num, a "
+                              "smaller model or quantised "
+                              "weights";
   throw Error(ErrorCode::kCapacity, to_text(p) + "a sequence of " + std::to_string(p.session_len) +
                                         " tokens does not fit: " + way_out);
 }

@@ -44,6 +44,12 @@ class Scheduler {
     std::ranges::for_each(waiting_, mark);
   }
 
+  void cancel_all() {
+    const auto mark = [](const SequencePtr& s) { s->is_cancelled = true; };
+    std::ranges::for_each(running_, mark);
+    std::ranges::for_each(waiting_, mark);
+  }
+
   /// Sequences cancelled while waiting, no longer queued.
   [[nodiscard]] std::vector<SequencePtr> take_cancelled_waiting() {
     const auto first = std::stable_partition(waiting_.begin(), waiting_.end(),

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
 namespace lmd::engine {
 
@@ -25,12 +26,13 @@ class StepUpload {
   /// Room that is enough for most steps.
   StepUpload(std::int64_t bytes, cudaStream_t stream) : stream_(stream) { make(bytes); }
 
-  /// Begins a new step of at most `bytes`. True when that took a new place: pointers of earlier
-  /// steps are no longer good. Nothing of an earlier step may be on its way.
+  /// Begins a new step of at most `bytes`. True when that took a new place, twice as large as the old
+  /// one or more: pointers of earlier steps are no longer good. Nothing of an earlier step may be on
+  /// its way.
   [[nodiscard]] bool begin(std::int64_t bytes) {
     used_ = 0;
     if (bytes <= host_.size()) return false;
-    make(bytes);
+    make(std::max(bytes, 2 * host_.size()));
     return true;
   }
 
@@ -67,8 +69,10 @@ class StepUpload {
   static constexpr std::int64_t kAlignment = 16;
 
   void make(std::int64_t bytes) {
-    host_ = PinnedBuffer<std::uint8_t>(bytes);
+    // Both or none: what is sent fits into both.
+    PinnedBuffer<std::uint8_t> host(bytes);
     device_ = DeviceBuffer<std::uint8_t>(bytes, stream_);
+    host_ = std::move(host);
   }
 
   cudaStream_t stream_;

@@ -77,7 +77,7 @@ class CudaDecoder {
   }
 
   [[nodiscard]] const ModelConfig& config() const { return config_; }
-  [[nodiscard]] const StepLimits& limits() const { return limits_; }
+  [[nodiscard]] const char* kv_name() const { return ops_.kv_name; }
   /// Bytes of weights that a step of `rows` rows reads from memory.
   [[nodiscard]] std::int64_t step_weight_bytes(int rows) const {
     return step_bytes(weights_, rows);
@@ -112,7 +112,7 @@ class CudaDecoder {
   }
 
   /// logits [n, vocab_size] of the rows `rows` [n] of the last step, or of its first n rows where
-  /// `rows` is null. n is at most limits().sequences.
+  /// `rows` is null. n is at most StepLimits::sequences.
   void write_logits(const int* rows, int n, float* logits) {
     const T* x = x_.data();
     if (rows != nullptr) {
@@ -137,14 +137,6 @@ class CudaDecoder {
 
  private:
   using LinearArgs = kernels::BasicLinearArgs<T>;
-
-  static void try_kernel(cudaError_t error, const char* kernel, int m, int n) {
-    if (error == cudaSuccess) return;
-    (void)cudaGetLastError();
-    throw Error(ErrorCode::kCuda, std::string(kernel) + " [" + std::to_string(m) + ", " +
-                                      std::to_string(n) + "]: " + cudaGetErrorName(error) + ", " +
-                                      cudaGetErrorString(error));
-  }
 
   /// Before everything else: decode attention reads it while the kernel in front of it runs.
   void plan(const DeviceStep& step) {

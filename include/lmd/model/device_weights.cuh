@@ -11,6 +11,15 @@
 
 namespace lmd::model {
 
+/// \throws Error(kCuda) that names kernel and shape, where a launch has failed.
+inline void try_kernel(cudaError_t error, const char* kernel, int m, int n) {
+  if (error == cudaSuccess) return;
+  (void)cudaGetLastError();
+  throw Error(ErrorCode::kCuda, std::string(kernel) + " [" + std::to_string(m) + ", " +
+                                    std::to_string(n) + "]: " + cudaGetErrorName(error) + ", " +
+                                    cudaGetErrorString(error));
+}
+
 /// One matrix [n out, k in] as a fragment stream.
 struct DeviceMatrix {
   int format = -1;  ///< place in quant::WeightFormats
@@ -86,13 +95,14 @@ class WeightUploader {
     to.stream = DeviceBuffer<std::uint8_t>(ops.stream_bytes(from.n, from.k), ctx_.stream);
     const std::uint8_t* codes = stage(codes_, from.codes);
     const std::uint8_t* params = stage(params_, from.params);
-    LMD_CUDA_TRY(ops.pack(ctx_, {.stream = to.stream.data(),
-                                 .codes = codes,
-                                 .params = params,
-                                 .n = from.n,
-                                 .k = from.k,
-                                 .order = order,
-                                 .overflow = overflow_.data()}));
+    try_kernel(ops.pack(ctx_, {.stream = to.stream.data(),
+                               .codes = codes,
+                               .params = params,
+                               .n = from.n,
+                               .k = from.k,
+                               .order = order,
+                               .overflow = overflow_.data()}),
+               "pack_fragments", from.n, from.k);
     if (from.bias.size() > 0) to.bias = upload(from.bias);
     from.codes = {};
     from.params = {};

@@ -64,13 +64,7 @@ struct CublasLt {
   decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy;
   decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
 
-  /// \throws Error(kConfig) that names the file where it cannot be loaded.
-  static const CublasLt& get() {
-    static const CublasLt library;
-    return library;
-  }
-
- private:
+  /// \throws Error(kConfig) that names the file where it cannot be loaded. Never unloaded.
   CublasLt() {
     const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
     void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -125,7 +119,7 @@ inline std::uint32_t alignment_of(const void* p) {
 
 /// What cuBLASLt calls matrices: rows are its columns.
 struct DenseProblem {
-  const CublasLt& library = CublasLt::get();
+  const CublasLt& library;
   DenseHandle<cublasLtMatmulDesc_t> product{library.desc_destroy};
   DenseHandle<cublasLtMatrixLayout_t> w{library.layout_destroy};
   DenseHandle<cublasLtMatrixLayout_t> x{library.layout_destroy};
@@ -175,7 +169,7 @@ class DenseGemm {
     requires(sizeof(T) == 2)
   [[nodiscard]] cudaError_t multiply(Cuda ctx, const DenseArgs<T>& a) {
     if (a.m == 0 || a.n == 0) return cudaSuccess;
-    detail::DenseProblem problem;
+    detail::DenseProblem problem{library_};
     cublasStatus_t status = problem.describe(a);
     cublasLtMatmulAlgo_t algorithm;
     if (status == CUBLAS_STATUS_SUCCESS) status = choose(a, problem, &algorithm);
@@ -227,7 +221,7 @@ class DenseGemm {
     return status;
   }
 
-  const detail::CublasLt& library_ = detail::CublasLt::get();
+  detail::CublasLt library_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_;
   std::size_t workspace_bytes_;

@@ -201,7 +201,7 @@ constexpr WarpgroupTuning warpgroup_tuning() {
 
 /// Blocks that share out the k of a tile: so many that the device is full, but all run at once.
 template <class S>
-[[nodiscard]] cudaError_t choose_cluster(int tiles, int chunks, int* cluster) {
+[[nodiscard]] cudaError_t cluster_of_slices(int tiles, int chunks, int* cluster) {
   constexpr int kMostBlocks = 4;
   constexpr int kFewestChunks = 2;
   for (*cluster = kMostBlocks; *cluster > 1; --*cluster) {
@@ -229,7 +229,7 @@ template <class S, class Largest>
   const int tiles = ceil_div(a.n, S::kTileOutputs);
   const int chunks = ceil_div(a.k, S::F::kChunkColumns);
   int cluster = 1;
-  if (S::kSlices > 1) LMD_CUDA_RETURN_IF_ERROR(choose_cluster<Largest>(tiles, chunks, &cluster));
+  if (S::kSlices > 1) LMD_CUDA_RETURN_IF_ERROR(cluster_of_slices<Largest>(tiles, chunks, &cluster));
   const int columns = round_up(chunks, cluster * S::kSlices) * S::F::kChunkColumns;
   if (workspace.scratch_bytes < arranged_bytes(S::kTokens, columns)) return cudaErrorInvalidValue;
   LMD_CUDA_RETURN_IF_ERROR(arrange_input(ctx, a, S::kTokens, columns, workspace.scratch));

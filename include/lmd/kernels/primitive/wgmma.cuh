@@ -25,11 +25,6 @@ __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
 }
 
-/// Lets products see what ordinary stores have written to shared memory. Each writing thread calls.
-__device__ __forceinline__ void publish_to_wgmma() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
 /// Where b lies: rows of 64 elements, 128 bytes apart, eight rows a block of 1024 bytes; 16-byte unit
 /// u of row r of a block stands at place u ^ r (the 128-byte swizzle).
 ///

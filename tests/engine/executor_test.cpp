@@ -1,0 +1,106 @@
+/// \file  The engine over an executor of a test's own: what it asks for, and what happens when it fails.
+// SPDX-License-Identifier: Apache-2.0
+#include <lmd/engine/engine.hpp>
+
+#include <map>
+
+#include "cases/tiny_decoder.hpp"
+#include <doctest/doctest.h>
+
+using namespace lmd;
+using engine::FinishReason;
+
+namespace {
+
+/// Draws token 7 for everybody; fails at step `fails_at`.
+class ScriptedExecutor final : public engine::Executor {
+ public:
+  explicit ScriptedExecutor(int fails_at) : config_(cases::tiny_config()), fails_at_(fails_at) {}
+
+  [[nodiscard]] const model::ModelConfig& model() const override { return config_; }
+  [[nodiscard]] cache::CacheGeometry geometry() const override { return {}; }
+  [[nodiscard]] int max_rows() const override { return 64; }
+  [[nodiscard]] std::int64_t step_weight_bytes(int) const override { return 0; }
+  void run(std::span<const engine::StepItem> items, std::span<engine::Drawn> drawn) override {
+    if (n_steps_++ == fails_at_) throw Error(ErrorCode::kCuda, "the device is gone");
+    std::size_t n_draws = 0;
+    std::map<int, int> slots;
+    for (const engine::StepItem& item : items) {
+      CHECK(!item.ids.empty());
+      CHECK(slots[item.slot]++ == 0);
+      n_draws += item.draw != nullptr;
+    }
+    CHECK(drawn.size() == n_draws);
+    for (engine::Drawn& d : drawn)
+      d.token = 7;
+  }
+  void logits(const engine::StepItem&, float*) override {}
+
+ private:
+  model::ModelConfig config_;
+  int fails_at_;
+  int n_steps_ = 0;
+};
+
+engine::EngineConfig config() {
+  engine::EngineConfig c;
+  c.session_len = 256;
+  c.max_batch_size = 2;
+  return c;
+}
+
+engine::Engine make_engine(int fails_at) {
+  const model::ModelConfig m = cases::tiny_config();
+  const cache::CacheGeometry geometry{m.n_layers, m.n_kv_heads, m.head_dim,
+                                      engine::sealed_unit_bytes(0, m.head_dim)};
+  return {std::make_unique<ScriptedExecutor>(fails_at), config(),
+          engine::plan_memory(m, config(), geometry, 0, std::int64_t{1} << 30)};
+}
+
+engine::Request request(int n) {
+  engine::Request r;
+  r.prompt.assign(static_cast<std::size_t>(n), 3);
+  r.max_new_tokens = 5;
+  return r;
+}
+
+}  // namespace
+
+TEST_CASE("a step that fails ends every request once, and the engine goes on") {
+  engine::Engine engine = make_engine(2);
+  std::map<engine::RequestId, std::vector<FinishReason>> ends;
+  const auto sink = [&](const engine::TokenEvent& e) {
+    if (e.finish != FinishReason::kNone) ends[e.id].push_back(e.finish);
+  };
+  for (int i = 0; i < 3; ++i)  // two run, one waits
+    (void)engine.submit(request(10 + i), sink);
+  CHECK(engine.step());
+  CHECK(engine.step());
+  CHECK_THROWS_AS((void)engine.step(), Error);
+  CHECK(ends.size() == 3);
+  for (const auto& [id, reasons] : ends)
+    CHECK(reasons == std::vector{FinishReason::kError});
+  CHECK_FALSE(engine.step());
+
+  ends.clear();
+  (void)engine.submit(request(20), sink);
+  while (engine.step()) {
+  }
+  CHECK(ends.size() == 1);
+  CHECK(ends.begin()->second == std::vector{FinishReason::kLength});
+}
+
+TEST_CASE("a plan counts what the backend needs") {
+  const model::ModelConfig m = cases::tiny_config();
+  const cache::CacheGeometry geometry{m.n_layers, m.n_kv_heads, m.head_dim,
+                                      engine::sealed_unit_bytes(0, m.head_dim)};
+  const auto plan = [&](engine::BackendNeeds needs) {
+    return engine::plan_memory(m, config(), geometry, 0, std::int64_t{1} << 30, needs);
+  };
+  const std::int64_t logits = 4 * 2 * std::int64_t{m.vocab_size};
+  const std::int64_t floats = plan({}).workspace - logits;
+  CHECK(plan({.activation_bytes = 2}).workspace == floats / 2 + logits);
+  CHECK(plan({.activation_bytes = 2, .workspace = 1000}).workspace == floats / 2 + logits + 1000);
+  CHECK_THROWS_WITH_AS((void)plan({.workspace = std::int64_t{2} << 30}),
+                       doctest::Contains("--max-prefill-token-num"), Error);
+}

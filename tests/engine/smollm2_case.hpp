@@ -7,18 +7,19 @@
 #include <lmd/engine/evaluate.hpp>
 #include <lmd/json/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
 
 #include "../apps/runtime.hpp"
+#include "engine/golden_case.hpp"
 #include "oracle/skip.hpp"
 #include <doctest/doctest.h>
 
 namespace lmd::test {
 
 inline constexpr double kLogitBound = 2e-3;  // relative RMS, of float32 and 16-bit half paths
-inline constexpr double kDecisiveGap = 0.02;
 
 [[nodiscard]] inline std::string golden_file() {
   return std::string(LMD_SHARED_DATA) + "/smollm2_golden.json";
@@ -94,8 +95,21 @@ inline void check_golden_prompts(const std::string& device) {
   CHECK(n >= 4);
 }
 
+/// How far the perplexity of the first window may lie from the reference's, relative to it.
+///
+/// One window hangs on few codes, and rounding flips them: two runs of the reference in float32 differ
+/// by 0.24 %. 16-bit activations flip more of them, how many is measured: half_noise is the RMS distance
+/// of draws of the reference with activations rounded to halves. An executor is one more draw.
+inline double perplexity_tolerance(const json::Json& scheme,
+                                   bool is_quantised,
+                                   Activations activations) {
+  const double float32 = is_quantised ? 0.006 : 0.001;
+  if (activations == Activations::kFloat32) return float32;
+  return std::max(float32, kNoiseFactor * scheme["half_noise"].get<double>());
+}
+
 /// Perplexity of the first window under every KV scheme against the reference implementation's.
-inline void check_perplexities(const std::string& device) {
+inline void check_perplexities(const std::string& device, Activations activations) {
   const char* what = "SmolLM2 perplexity";
   if (!has_default_model(what) || !has_file(wikitext_file(), what)) return;
   const json::Json golden =
@@ -107,9 +121,9 @@ inline void check_perplexities(const std::string& device) {
     apps::Runtime r = load_default_model(device, policy, 2048);
     if (tokens.empty()) tokens = r.tokenizer->encode(read_text_file(wikitext_file(), 1 << 20));
     CHECK(tokens.size() == golden["text_tokens"].get<std::size_t>());
-    const double expected = golden["schemes"][name]["windows"][0].get<double>();
-    // Rounding flips single codes: two runs of the reference differ by 0.24 % on one window.
-    const double tolerance = std::string(policy) == "0" ? 0.001 : 0.006;
+    const json::Json& scheme = golden["schemes"][name];
+    const double expected = scheme["windows"][0].get<double>();
+    const double tolerance = perplexity_tolerance(scheme, std::string(policy) != "0", activations);
     CHECK(first_window(r, tokens) == doctest::Approx(expected).epsilon(tolerance));
   }
 }

@@ -210,7 +210,7 @@ def main():
     parser.add_argument("--golden", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--noise", type=pathlib.Path)
-    parser.add_argument("--draws", type=int, default=4)
+    parser.add_argument("--draws", type=int, default=3)
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     gguf = Gguf(args.model)

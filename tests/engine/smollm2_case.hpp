@@ -97,9 +97,9 @@ inline void check_golden_prompts(const std::string& device) {
 
 /// How far the perplexity of the first window may lie from the reference's, relative to it.
 ///
-/// One window hangs on few codes, and rounding flips them: two runs of the reference in float32 differ
-/// by 0.24 %. 16-bit activations flip more of them, how many is measured: half_noise is the RMS distance
-/// of draws of the reference with activations rounded to halves. An executor is one more draw.
+/// One window hangs on few codes, and rounding flips them: two runs of the reference in float32
+/// differ by 0.24 %. 16-bit activations flip more, and how many is measured: half_noise is the RMS
+/// distance of draws of the reference with activations rounded to halves. An executor is one more.
 inline double perplexity_tolerance(const json::Json& scheme,
                                    bool is_quantised,
                                    Activations activations) {

@@ -44,24 +44,9 @@ namespace lmd::apps {
                                                        model::DType dtype,
                                                        json::Json quantization) {
   const bool is_internlm2 = c.architecture == "InternLM2ForCausalLM";
-  json::Json j = {{"architectures", {c.architecture}},
-                  {"model_type", is_internlm2 ? "internlm2" : "llama"},
-                  {"hidden_act", "silu"},
-                  {"hidden_size", c.hidden_size},
-                  {"intermediate_size", c.intermediate_size},
-                  {"num_hidden_layers", c.n_layers},
-                  {"num_attention_heads", c.n_heads},
-                  {"num_key_value_heads", c.n_kv_heads},
-                  {"vocab_size", c.vocab_size},
-                  {"max_position_embeddings", c.max_position},
-                  {"rms_norm_eps", model::detail::as_printed(c.rms_eps)},
-                  {"rope_theta", c.rope.base},
-                  {"rope_scaling", nullptr},
-                  {"tie_word_embeddings", c.has_tied_head},
-                  {"bos_token_id", 1},
-                  {"eos_token_id", 2},
-                  {"torch_dtype", model::torch_dtype_name(dtype)},
-                  {"lmd_version", kVersion}};
+  json::Json j = model::detail::shape_json(c, is_internlm2 ? "internlm2" : "llama", dtype);
+  j["bos_token_id"] = 1;
+  j["eos_token_id"] = 2;
   if (is_internlm2) {
     j["bias"] = false;  // its head size is always hidden / heads
   } else {

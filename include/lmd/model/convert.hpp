@@ -294,26 +294,31 @@ inline json::Json quantization_json(const std::vector<ConvertItem>& items) {
   return quantization;
 }
 
+/// What every decoder's config.json says of its shape.
+inline json::Json shape_json(const ModelConfig& c, const char* model_type, DType dtype) {
+  return {{"architectures", {c.architecture}},
+          {"model_type", model_type},
+          {"hidden_act", "silu"},
+          {"hidden_size", c.hidden_size},
+          {"intermediate_size", c.intermediate_size},
+          {"num_hidden_layers", c.n_layers},
+          {"num_attention_heads", c.n_heads},
+          {"num_key_value_heads", c.n_kv_heads},
+          {"vocab_size", c.vocab_size},
+          {"max_position_embeddings", c.max_position},
+          {"rms_norm_eps", as_printed(c.rms_eps)},
+          {"rope_theta", c.rope.base},
+          {"rope_scaling", nullptr},
+          {"tie_word_embeddings", c.has_tied_head},
+          {"torch_dtype", torch_dtype_name(dtype)},
+          {"lmd_version", kVersion}};
+}
+
 inline json::Json config_json(const ModelConfig& c, const std::vector<ConvertItem>& items) {
   const bool is_llama = c.architecture == "LlamaForCausalLM";
   const DType dtype = items.at(0).storage == Storage::kFloat ? items[0].dtype : DType::kF16;
-  json::Json j = {{"architectures", {c.architecture}},
-                  {"model_type", is_llama ? "llama" : "qwen2"},
-                  {"hidden_act", "silu"},
-                  {"hidden_size", c.hidden_size},
-                  {"intermediate_size", c.intermediate_size},
-                  {"num_hidden_layers", c.n_layers},
-                  {"num_attention_heads", c.n_heads},
-                  {"num_key_value_heads", c.n_kv_heads},
-                  {"head_dim", c.head_dim},
-                  {"vocab_size", c.vocab_size},
-                  {"max_position_embeddings", c.max_position},
-                  {"rms_norm_eps", as_printed(c.rms_eps)},
-                  {"rope_theta", c.rope.base},
-                  {"rope_scaling", nullptr},
-                  {"tie_word_embeddings", c.has_tied_head},
-                  {"torch_dtype", torch_dtype_name(dtype)},
-                  {"lmd_version", kVersion}};
+  json::Json j = shape_json(c, is_llama ? "llama" : "qwen2", dtype);
+  j["head_dim"] = c.head_dim;
   if (c.rope.linear_factor != 1.0)
     j["rope_scaling"] = {{"type", "linear"}, {"factor", c.rope.linear_factor}};
   if (is_llama) {

@@ -114,7 +114,7 @@ struct Cache {
     }
     chunks = DeviceBuffer<SequenceChunk>(n);
     chunks.copy_from(made);
-    plan = DeviceBuffer<std::int32_t>(decode_plan_elements(sms));
+    plan = DeviceBuffer<std::int32_t>(decode_plan_elements(sms, static_cast<int>(n) * kKvHeads));
     LMD_CUDA_TRY(decode_plan<P>(Cuda{}, {.plan = plan.data(),
                                          .chunks = chunks.data(),
                                          .n_chunks = static_cast<int>(n),

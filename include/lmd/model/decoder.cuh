@@ -66,7 +66,9 @@ class CudaDecoder {
                       ctx.stream),
         partial_(ops.decode_partial_elements(ctx.multiprocessors), ctx.stream),
         counters_(std::int64_t{limits.sequences} * config_.n_kv_heads, ctx.stream),
-        plan_(kernels::decode_plan_elements(ctx.multiprocessors), ctx.stream) {
+        plan_(kernels::decode_plan_elements(ctx.multiprocessors,
+                                            limits.sequences * config_.n_kv_heads),
+              ctx.stream) {
     counters_.fill_bytes(0);
     page_scratch_.fill_bytes(0);
     const bool is_split = std::ranges::any_of(

@@ -5,7 +5,6 @@
 #include <lmd/quant/kv_formats.hpp>
 
 #include <algorithm>
-#include <climits>
 #include <random>
 #include <vector>
 
@@ -158,7 +157,7 @@ std::vector<T> run_on_cuda(Batch<P, T>& batch, int blocks, std::vector<Half>& op
   Cuda ctx = least_device();
   ctx.multiprocessors = blocks;
   DeviceBuffer<float> partial(decode_partial_elements<P>(blocks));
-  DeviceBuffer<std::int32_t> plan(decode_plan_elements(blocks));
+  DeviceBuffer<std::int32_t> plan(decode_plan_elements(blocks, n * kv_heads));
   DeviceBuffer<int> counters(std::int64_t{n} * kv_heads);
   qkv.copy_from(batch.qkv);
   rotation.copy_from(batch.rotation);
@@ -317,13 +316,11 @@ template <class P>
 struct PlanCase {
   std::vector<int> positions;
   int kv_heads;
-  int most_blocks;
+  int multiprocessors;
   int n = static_cast<int>(positions.size());
-  int warps = detail::decode_warps(gpu_code_arch());
-  detail::DecodeShape shape = detail::decode_shape(
-      gpu_code_arch().has_large_blocks() ? Arch{90} : Arch{80}, most_blocks, n* kv_heads);
+  detail::DecodeShape shape{};
   std::vector<std::int32_t> words = make();
-  detail::DecodePlanView plan{words.data(), shape.blocks};
+  detail::DecodePlanView plan{words.data()};
 
   std::vector<std::int32_t> make() {
     std::vector<SequenceChunk> chunks;
@@ -331,10 +328,11 @@ struct PlanCase {
       chunks.push_back({.n = 1, .position = position});
     DeviceBuffer<SequenceChunk> device_chunks(n);
     device_chunks.copy_from(chunks);
-    DeviceBuffer<std::int32_t> device_plan(decode_plan_elements(most_blocks));
+    DeviceBuffer<std::int32_t> device_plan(decode_plan_elements(multiprocessors, n * kv_heads));
     device_plan.fill_bytes(0x7f);
     Cuda ctx = least_device();
-    ctx.multiprocessors = most_blocks;
+    ctx.multiprocessors = multiprocessors;
+    REQUIRE(detail::decode_shape(ctx, n * kv_heads, &shape) == cudaSuccess);
     REQUIRE(decode_plan<P>(ctx, {.plan = device_plan.data(),
                                  .chunks = device_chunks.data(),
                                  .n_chunks = n,
@@ -344,90 +342,57 @@ struct PlanCase {
     return found;
   }
 
-  /// The pair of every task, in order: pages are of kParts tasks, open pages of one for 16 tokens.
-  std::vector<int> pair_of = {};
-  std::vector<int> block_of = {};  ///< whose warps have the task
-
-  /// Faults among the warps: tasks that two have or none, a step into another pair, a wrong count.
-  int wrong_tasks() {
-    std::vector<int> first_of_sequence;
-    for (int b = 0; b < n; ++b) {
-      first_of_sequence.push_back(static_cast<int>(pair_of.size()));
-      const int tasks =
-          positions[b] / 64 * detail::DecodeTask<P>::kParts + positions[b] % 64 / 16 + 1;
-      for (int kvh = 0; kvh < kv_heads; ++kvh)
-        pair_of.insert(pair_of.end(), tasks, b * kv_heads + kvh);
-    }
-    block_of.assign(pair_of.size(), -1);
-    int wrong = 0;
-    for (int block = 0; block < shape.blocks; ++block) {
-      int tasks = 0;
-      for (int w = 0; w < warps; ++w) {
-        const detail::DecodeShare& share = *plan.warp(block, w, warps);
-        tasks += share.tasks;
-        for (int i = 0; i < share.tasks; ++i) {
-          const std::size_t first = first_of_sequence[share.b] + share.first;
-          const std::size_t u = first + i * share.step;
-          REQUIRE(u < pair_of.size());
-          wrong += block_of[u] >= 0;
-          wrong += share.step > 1 && pair_of[u] != pair_of[first];
-          block_of[u] = block;
-        }
-      }
-      wrong += tasks != plan.block(block)->tasks;
-    }
-    for (std::size_t u = 0; u < pair_of.size(); ++u)
-      wrong += block_of[u] < 0 || (u > 0 && block_of[u] < block_of[u - 1]);
-    return wrong;
+  /// Tasks of a pair: pages are of kParts tasks, open pages of one for 16 tokens.
+  [[nodiscard]] int tasks_of(int b) const {
+    return positions[b] / 64 * detail::DecodeTask<P>::kParts + positions[b] % 64 / 16 + 1;
   }
 
-  /// Faults in what blocks are told about their first and last pairs; after wrong_tasks().
-  int wrong_blocks() const {
-    struct Span {
-      int from = INT_MAX, to = -1;
-      void add(int i) {
-        from = std::min(from, i);
-        to = std::max(to, i);
-      }
-    };
-    std::vector<Span> blocks(n * kv_heads), pairs(shape.blocks);
-    for (std::size_t u = 0; u < pair_of.size(); ++u) {
-      blocks[pair_of[u]].add(block_of[u]);
-      pairs[block_of[u]].add(pair_of[u]);
-    }
+  /// Jobs in the order of pairs and pieces, every task once; partial places and blocks of clusters that
+  /// no two pieces have.
+  void check() const {
+    const int jobs = plan.jobs();
+    REQUIRE(jobs > 0);
+    REQUIRE(detail::DecodePlanView::kHeadWords + jobs * detail::DecodePlanView::kJobWords <=
+            static_cast<std::int64_t>(words.size()));
     int wrong = 0;
-    for (int block = 0; block < shape.blocks; ++block) {
-      const detail::DecodeBlockShare& share = *plan.block(block);
-      if (share.tasks == 0) {
-        wrong += share.came != -1 || share.goes != -1;
-        continue;
+    int i = 0;
+    int partials = 0;
+    for (int b = 0; b < n; ++b) {
+      for (int kvh = 0; kvh < kv_heads; ++kvh) {
+        const int pieces = plan.job(i).pieces;
+        const bool is_cluster = plan.job(i).partial < 0;
+        int next = 0;
+        wrong += pieces < 1;
+        wrong += is_cluster && (pieces > shape.cluster || i % shape.cluster != 0);
+        for (int piece = 0; piece < pieces; ++piece, ++i) {
+          REQUIRE(i < jobs);
+          const detail::DecodeJob& job = plan.job(i);
+          wrong += job.b != b || job.kvh != kvh || job.position != positions[b];
+          wrong += job.first != next || job.tasks < 1 || job.piece != piece;
+          wrong += job.pieces != pieces || (job.partial < 0) != is_cluster;
+          if (!is_cluster && pieces > 1) wrong += job.partial + piece != partials++;
+          next += job.tasks;
+        }
+        wrong += next != tasks_of(b);
+        for (; is_cluster && i % shape.cluster != 0; ++i)
+          wrong += plan.job(i).tasks != 0;
       }
-      const Span mine = pairs[block];
-      const Span first = blocks[mine.from];
-      const Span last = blocks[mine.to];
-      const bool came = first.from < block;
-      const bool goes = last.from == block && last.to > block;
-      wrong += share.is_one_pair != (mine.from == mine.to ? 1 : 0);
-      wrong += share.came != (came ? mine.from : -1) || share.goes != (goes ? mine.to : -1);
-      wrong += came && (share.came_from != first.from || share.came_to != first.to);
-      wrong += goes && share.goes_to != last.to;
-      wrong += share.in_cluster != 0 && (mine.from != mine.to || first.from % shape.cluster != 0 ||
-                                         first.to - first.from >= shape.cluster);
     }
-    return wrong;
+    wrong += i != jobs;
+    for (; i < shape.blocks; ++i)
+      wrong += plan.job(i).tasks != 0;
+    CHECK(wrong == 0);
+    CHECK(partials <= detail::most_decode_parts(multiprocessors));
+  }
+
+  /// The most tasks that a block has, if jobs go round.
+  [[nodiscard]] int most_of_a_block() const {
+    std::vector<int> sums(shape.blocks);
+    for (int i = 0; i < plan.jobs(); ++i)
+      sums[i % shape.blocks] += plan.job(i).tasks;
+    return *std::max_element(sums.begin(), sums.end());
   }
 };
-
-template <class P>
-void check_plan(const std::vector<int>& positions, int kv_heads, int blocks) {
-  CAPTURE(positions.size());
-  CAPTURE(kv_heads);
-  CAPTURE(blocks);
-  PlanCase<P> plan{.positions = positions, .kv_heads = kv_heads, .most_blocks = blocks};
-  const int wrong = plan.wrong_tasks();
-  CHECK(wrong == 0);
-  if (wrong == 0) CHECK(plan.wrong_blocks() == 0);
-}
 
 }  // namespace
 
@@ -441,11 +406,34 @@ TEST_CASE("a decode plan has every task once, in order") {
         std::vector<int> positions(n);
         for (int& p : positions)
           p = position(rng);
-        for (const int blocks : {1, 7, 64, device_blocks()}) {
-          check_plan<FragmentKvPolicy<quant::Kv16, 128>>(positions, kv_heads, blocks);
-          check_plan<FragmentKvPolicy<quant::Kv4, 128>>(positions, kv_heads, blocks);
+        for (const int multiprocessors : {1, 7, 64, device_blocks()}) {
+          CAPTURE(n);
+          CAPTURE(kv_heads);
+          CAPTURE(most);
+          CAPTURE(multiprocessors);
+          PlanCase<FragmentKvPolicy<quant::Kv16, 128>>{positions, kv_heads, multiprocessors}
+              .check();
+          PlanCase<FragmentKvPolicy<quant::Kv4, 128>>{positions, kv_heads, multiprocessors}.check();
         }
       }
     }
   }
+}
+
+TEST_CASE("a decode plan shares long sequences out") {
+  if (!has_gpu()) return;
+  using P = FragmentKvPolicy<quant::Kv16, 128>;
+  // As many as fit, and far from enough for all blocks: nobody has twice the mean.
+  for (const std::vector<int>& positions :
+       {std::vector<int>{65536}, std::vector<int>{30000, 20, 500}, std::vector<int>(16, 4096)}) {
+    const PlanCase<P> plan{positions, 8, device_blocks()};
+    int total = 0;
+    for (int b = 0; b < plan.n; ++b)
+      total += plan.tasks_of(b) * 8;
+    CAPTURE(positions.size());
+    CHECK(plan.most_of_a_block() < 2 * total / plan.shape.blocks + plan.shape.warps);
+  }
+  // Equal sequences that do fit are not cut: nothing has to be put together.
+  const PlanCase<P> whole{std::vector<int>(64, 1056), 8, 132};
+  CHECK(whole.plan.jobs() == 64 * 8);
 }

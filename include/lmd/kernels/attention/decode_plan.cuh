@@ -16,25 +16,26 @@ struct DecodePlanArgs {
 
 namespace detail {
 
-/// Blocks of a decode step, and how many of them are a cluster. Lengths are not known to the host:
-/// few (sequence, KV head) pairs get clusters, and the plan decides whether they pay.
+/// How a decode step is launched. Lengths are not known to the host: few (sequence, KV head) pairs get
+/// clusters, and the plan decides whether a pair is one cluster's or all blocks share out all pairs.
 struct DecodeShape {
   int blocks = 0;
+  int warps = 0;  ///< of a block
   int cluster = 1;
 };
 
 inline constexpr int kMaxDecodeCluster = 8;  // that every device with clusters can hold
 
-LMD_HD constexpr DecodeShape decode_shape(Arch arch, int multiprocessors, int pairs) {
-  int cluster = 1;
-  if (arch.has_clusters()) {
-    while (cluster < kMaxDecodeCluster && pairs * cluster * 2 <= multiprocessors)
-      cluster *= 2;
-  }
-  return {multiprocessors / cluster * cluster, cluster};
+/// Blocks of four warps that a multiprocessor holds side by side: while some begin a job, or end one,
+/// the others keep the memory busy.
+inline constexpr int kDecodeBlocks = 4;
+
+/// Jobs that pieces of pairs are, at most.
+LMD_HD constexpr int most_decode_parts(int multiprocessors) {
+  return kDecodeBlocks * multiprocessors;
 }
 
-/// Whole pairs to clusters when that takes at most so many tasks of a warp more than equal shares:
+/// A whole pair to each cluster when that takes at most so many tasks of a warp more than equal shares:
 /// what parts of blocks that meet in global memory cost, about 2 us, in tasks of 8 KB.
 inline constexpr int kRoundsForPairs = 3;
 
@@ -43,163 +44,151 @@ struct DecodePlanWork {
   DecodePlanArgs args;
   DecodeShape shape;
   int parts = 1;  ///< tasks of a sealed page
-};
-
-struct DecodeRange {
-  int first = 0;
-  int n = 0;
-};
-
-/// All tasks of a step are numbered sequence by sequence, KV head by KV head, token by token.
-struct DecodePlanner {
-  const DecodePlanWork& work;
-  const int* prefix;  ///< [n_chunks + 1] tasks of the sequences before
-  int total;
-  bool is_paired;  ///< a cluster has one pair; else blocks have equal shares of all tasks
-  int used = min(work.shape.blocks, ceil_div(total, kDecodeWarps));  ///< blocks, by shares
-
-  struct Pair {
-    int id, first, tasks;
-  };
-
-  /// The largest b with prefix[b] <= u.
-  [[nodiscard]] __device__ int sequence_of(int u) const {
-    int low = 0;
-    int high = work.args.n_chunks;
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (prefix[middle] <= u ? low : high) = middle;
-    }
-    return low;
-  }
-  [[nodiscard]] __device__ Pair pair(int b, int kvh) const {
-    const int tasks = (prefix[b + 1] - prefix[b]) / work.args.kv_heads;
-    return {b * work.args.kv_heads + kvh, prefix[b] + kvh * tasks, tasks};
-  }
-  [[nodiscard]] __device__ Pair pair_at(int u) const {
-    const int b = sequence_of(u);
-    return pair(b, (u - prefix[b]) / pair(b, 0).tasks);
-  }
-
-  [[nodiscard]] __device__ int share_first(int block) const {
-    return static_cast<int>(std::int64_t{total} * block / used);
-  }
-  [[nodiscard]] __device__ int share_of(int u) const {
-    return static_cast<int>(((std::int64_t{u} + 1) * used - 1) / total);
-  }
-  [[nodiscard]] __device__ DecodeRange range_of(int block) const {
-    if (!is_paired) {
-      if (block >= used) return {};
-      return {share_first(block), share_first(block + 1) - share_first(block)};
-    }
-    const int id = block / work.shape.cluster;
-    const int rank = block % work.shape.cluster;
-    if (id >= work.args.n_chunks * work.args.kv_heads) return {};
-    const Pair p = pair(id / work.args.kv_heads, id % work.args.kv_heads);
-    const int blocks = min(work.shape.cluster, p.tasks);
-    if (rank >= blocks) return {};
-    return {p.first + p.tasks * rank / blocks,
-            p.tasks * (rank + 1) / blocks - p.tasks * rank / blocks};
-  }
-
-  [[nodiscard]] __device__ DecodeBlockShare block_share(int block) const {
-    const DecodeRange range = range_of(block);
-    DecodeBlockShare share{.tasks = range.n};
-    if (range.n == 0) return share;
-    const Pair first = pair_at(range.first);
-    const Pair last = pair_at(range.first + range.n - 1);
-    const auto end_block = [&](const Pair& p) {
-      if (!is_paired) return share_of(p.first + p.tasks - 1);
-      return p.id * work.shape.cluster + min(work.shape.cluster, p.tasks) - 1;
-    };
-    share.is_one_pair = first.id == last.id ? 1 : 0;
-    share.in_cluster = is_paired && range.n < first.tasks ? 1 : 0;
-    if (first.first < range.first) {
-      share.came = first.id;
-      share.came_from = is_paired ? first.id * work.shape.cluster : share_of(first.first);
-      share.came_to = end_block(first);
-    }
-    if (last.first >= range.first && last.first + last.tasks > range.first + range.n) {
-      share.goes = last.id;
-      share.goes_to = end_block(last);
-    }
-    return share;
-  }
-
-  /// Warps of a block that has one pair take turns along it; else each has a run.
-  [[nodiscard]] __device__ DecodeShare warp_share(int block, int warp) const {
-    const DecodeRange range = range_of(block);
-    if (warp >= range.n) return {};
-    const bool takes_turns = pair_at(range.first).id == pair_at(range.first + range.n - 1).id;
-    const int each = range.n / kDecodeWarps;
-    const int more = range.n % kDecodeWarps;
-    const int first = range.first + (takes_turns ? warp : warp * each + min(warp, more));
-    const int b = sequence_of(first);
-    return {.b = b,
-            .first = first - prefix[b],
-            .tasks = each + (warp < more ? 1 : 0),
-            .step = takes_turns ? kDecodeWarps : 1};
+  [[nodiscard]] LMD_HD constexpr int pairs() const { return args.n_chunks * args.kv_heads; }
+  /// Jobs that the plan may make: as many as blocks, or where there are more pairs than that, some
+  /// more than pairs, so that long ones can be cut.
+  [[nodiscard]] LMD_HD constexpr int most_jobs() const {
+    return pairs() <= shape.blocks ? shape.blocks : pairs() + shape.blocks / 2;
   }
 };
 
 inline constexpr int kPlanThreads = kMaxDecodeBatch;  // one sequence each
+inline constexpr int kPlanWarps = kPlanThreads / 32;
 
-/// Counts tasks: prefix [n_chunks + 1], and the most of one pair in all threads.
-__device__ __forceinline__ int count_tasks(const DecodePlanWork& work,
-                                           int* prefix,
-                                           int (*room)[2]) {
-  const int i = threadIdx.x;
-  const int lane = i % 32;
-  const bool is_used = i < work.args.n_chunks;
-  const int tasks = is_used ? tasks_at(work.parts, work.args.chunks[i].position) : 0;
-  int most = tasks;
-  int sum = tasks * work.args.kv_heads;
+/// The planner's shared memory.
+struct DecodePlanRoom {
+  int tasks[kMaxDecodeBatch];         ///< of a pair of each sequence
+  int jobs[kMaxDecodeBatch + 1];      ///< of the sequences before
+  int partials[kMaxDecodeBatch + 1];  ///< of them, jobs that are pieces
+  int warp_sums[kPlanWarps][2];
+  int per_warp[kPlanWarps];
+  int total;
+};
+
+/// The sums of the values of the threads before this one. All threads call.
+__device__ __forceinline__ int2 prefix_sums(int2 value, DecodePlanRoom& room) {
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  int2 sum = value;
 #pragma unroll
   for (int step = 1; step < 32; step *= 2) {
-    const int before = __shfl_up_sync(0xffffffffu, sum, step);
-    if (lane >= step) sum += before;
-    most = max(most, __shfl_xor_sync(0xffffffffu, most, step));
+    const int x = __shfl_up_sync(0xffffffffu, sum.x, step);
+    const int y = __shfl_up_sync(0xffffffffu, sum.y, step);
+    if (lane >= step) {
+      sum.x += x;
+      sum.y += y;
+    }
   }
   if (lane == 31) {
-    room[i / 32][0] = sum;
-    room[i / 32][1] = most;
+    room.warp_sums[warp][0] = sum.x;
+    room.warp_sums[warp][1] = sum.y;
   }
   __syncthreads();
-  for (int w = 0; w < kPlanThreads / 32; ++w) {
-    if (w < i / 32) sum += room[w][0];
-    most = max(most, room[w][1]);
+  for (int w = 0; w < warp; ++w) {
+    sum.x += room.warp_sums[w][0];
+    sum.y += room.warp_sums[w][1];
   }
-  if (i == 0) prefix[0] = 0;
-  if (is_used) prefix[i + 1] = sum;
   __syncthreads();
-  return most;
+  return {sum.x - value.x, sum.y - value.y};
+}
+
+/// The least number of tasks of a job with which there are not too many jobs: each warp tries one of 32
+/// numbers, then of those between the two that this has left. All threads call, with the same values.
+__device__ __forceinline__ int tasks_of_job(const DecodePlanWork& work,
+                                            DecodePlanRoom& room,
+                                            int total,
+                                            int most) {
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int jobs = work.most_jobs();
+  // Below two for each warp, more jobs would not end earlier.
+  int low = min(max(ceil_div(total, jobs), 2 * work.shape.warps), most);
+  int high = most;
+  for (int round = 0; round < 2; ++round) {
+    const int each = low + (high - low) * warp / (kPlanWarps - 1);
+    int sum = 0;
+    for (int b = lane; b < work.args.n_chunks; b += 32)
+      sum += ceil_div(room.tasks[b], each);
+    sum = __reduce_add_sync(0xffffffffu, sum);
+    if (lane == 0) room.per_warp[warp] = sum * work.args.kv_heads;
+    __syncthreads();
+    const int first = __ffs(__ballot_sync(0xffffffffu, room.per_warp[lane] <= jobs)) - 1;
+    __syncthreads();
+    const int width = high - low;
+    high = low + width * first / (kPlanWarps - 1);
+    if (first > 0) low += width * (first - 1) / (kPlanWarps - 1);
+  }
+  return high;
+}
+
+/// The largest b with prefix[b] <= i.
+__device__ __forceinline__ int sequence_of(const int* prefix, int n_chunks, int i) {
+  int low = 0;
+  int high = n_chunks;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (prefix[middle] <= i ? low : high) = middle;
+  }
+  return low;
 }
 
 /// One block. A template, as kernels cannot be inline.
 template <class Work>
 __global__ void __launch_bounds__(kPlanThreads)
     decode_plan_kernel(const __grid_constant__ Work work) {
-  __shared__ int prefix[kMaxDecodeBatch + 1];
-  __shared__ int room[kPlanThreads / 32][2];
+  __shared__ DecodePlanRoom room;
   wait_for_previous_kernel();
   allow_next_kernel();
-  const int most = count_tasks(work, prefix, room);
-  const int total = prefix[work.args.n_chunks];
-  const DecodeShape shape = work.shape;
-  const int pairs = work.args.n_chunks * work.args.kv_heads;
-  const int rounds = ceil_div(ceil_div(most, shape.cluster), kDecodeWarps);
-  const int equal_rounds = ceil_div(total, shape.blocks * kDecodeWarps);
-  const DecodePlanner planner{.work = work,
-                              .prefix = prefix,
-                              .total = total,
-                              .is_paired = pairs * shape.cluster <= shape.blocks &&
-                                           rounds <= equal_rounds + kRoundsForPairs};
-  const DecodePlanView plan{work.args.plan, shape.blocks};
-  for (int block = threadIdx.x; block < shape.blocks; block += kPlanThreads)
-    *plan.block(block) = planner.block_share(block);
-  for (int i = threadIdx.x; i < shape.blocks * kDecodeWarps; i += kPlanThreads)
-    *plan.warp(i / kDecodeWarps, i % kDecodeWarps) =
-        planner.warp_share(i / kDecodeWarps, i % kDecodeWarps);
+  const DecodePlanArgs& args = work.args;
+  const DecodeShape& shape = work.shape;
+  const int thread = threadIdx.x;
+  const int tasks = thread < args.n_chunks ? tasks_at(work.parts, args.chunks[thread].position) : 0;
+  room.tasks[thread] = tasks;
+  const int before = prefix_sums({tasks * args.kv_heads, 0}, room).x;
+  if (thread == kPlanThreads - 1) room.total = before + tasks * args.kv_heads;
+  const int warp_most = __reduce_max_sync(0xffffffffu, tasks);
+  if (thread % 32 == 0) room.per_warp[thread / 32] = warp_most;
+  __syncthreads();
+  const int total = room.total;
+  const int most = __reduce_max_sync(0xffffffffu, room.per_warp[thread % 32]);
+  __syncthreads();
+
+  const int rounds = ceil_div(ceil_div(most, shape.cluster), shape.warps);
+  const int equal_rounds = ceil_div(total, shape.blocks * shape.warps);
+  const bool has_clusters = shape.cluster > 1 && rounds <= equal_rounds + kRoundsForPairs;
+  const int each = has_clusters ? 1 : tasks_of_job(work, room, total, most);
+  const int pieces = has_clusters ? min(shape.cluster, tasks) : ceil_div(tasks, each);
+  const int jobs = (has_clusters && tasks > 0 ? shape.cluster : pieces) * args.kv_heads;
+  const int partials = has_clusters || pieces < 2 ? 0 : pieces * args.kv_heads;
+  const int2 sums = prefix_sums({jobs, partials}, room);
+  room.jobs[thread] = sums.x;
+  room.partials[thread] = sums.y;
+  if (thread == kPlanThreads - 1) room.jobs[kMaxDecodeBatch] = sums.x + jobs;
+  __syncthreads();
+
+  const DecodePlanView plan{args.plan};
+  const int n_jobs = room.jobs[kMaxDecodeBatch];
+  if (thread == 0) plan.jobs() = n_jobs;
+  for (int i = thread; i < max(n_jobs, shape.blocks); i += kPlanThreads) {
+    DecodeJob job;
+    if (i < n_jobs) {
+      const int b = sequence_of(room.jobs, args.n_chunks, i);
+      const int of_pair = (room.jobs[b + 1] - room.jobs[b]) / args.kv_heads;
+      const int n = has_clusters ? min(of_pair, room.tasks[b]) : of_pair;
+      const int at = i - room.jobs[b];
+      const int piece = at % of_pair;
+      job = {.page_ids = args.chunks[b].page_ids,
+             .position = args.chunks[b].position,
+             .b = b,
+             .kvh = at / of_pair,
+             .first = room.tasks[b] * piece / n,
+             .pieces = n,
+             .piece = piece,
+             .partial = has_clusters ? -1 : room.partials[b] + at - piece};
+      job.tasks = piece < n ? room.tasks[b] * (piece + 1) / n - job.first : 0;
+    }
+    plan.job(i) = job;
+  }
 }
 
 /// Whether a batch is one that decode_plan and decode_step take.
@@ -207,18 +196,47 @@ constexpr bool is_decode_batch(int n_chunks, int kv_heads) {
   return n_chunks >= 0 && n_chunks <= kMaxDecodeBatch && kv_heads > 0;
 }
 
-}  // namespace detail
-
-/// Integers of DecodePlanArgs::plan on a device of `multiprocessors`.
-[[nodiscard]] constexpr std::int64_t decode_plan_elements(int multiprocessors) {
-  return detail::DecodePlanView::elements(multiprocessors);
+/// The shape of a decode step of so many pairs. Blocks of clusters are all on the device at once, one on
+/// a multiprocessor: how many clusters that are depends on which multiprocessors a card has.
+[[nodiscard]] inline cudaError_t decode_shape(Cuda ctx, int pairs, DecodeShape* shape) {
+  constexpr std::size_t kMoreThanHalf = 120 * 1024;  // of a multiprocessor's shared memory
+  int sms = 0;
+  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
+  const auto kernel = &decode_plan_kernel<DecodePlanWork>;
+  Arch arch;
+  LMD_CUDA_RETURN_IF_ERROR(code_arch(kernel, &arch));
+  const bool has_clusters = arch.has_clusters() && arch.has_large_blocks();
+  for (int cluster = kMaxDecodeCluster; has_clusters && cluster > 1; cluster /= 2) {
+    int clusters = 0;
+    LMD_CUDA_RETURN_IF_ERROR(max_clusters({.grid = static_cast<unsigned>(cluster),
+                                           .block = kMostDecodeWarps * 32,
+                                           .shared_bytes = kMoreThanHalf,
+                                           .cluster = cluster},
+                                          kernel, &clusters));
+    clusters = std::min(clusters, sms / cluster);
+    if (pairs > clusters) continue;
+    *shape = {.blocks = clusters * cluster, .warps = kMostDecodeWarps, .cluster = cluster};
+    return cudaSuccess;
+  }
+  *shape = {.blocks = kDecodeBlocks * sms, .warps = kMostDecodeWarps / 2, .cluster = 1};
+  return cudaSuccess;
 }
 
-/// Shares out the work of decode_step among its blocks and warps. Positions are the same in all
-/// layers, so once a step does for all of them.
+}  // namespace detail
+
+/// Integers of DecodePlanArgs::plan on a device of `multiprocessors`, for up to `pairs` sequences times KV
+/// heads.
+[[nodiscard]] constexpr std::int64_t decode_plan_elements(int multiprocessors, int pairs) {
+  const std::int64_t most =
+      std::int64_t{detail::most_decode_parts(multiprocessors)} * 3 / 2 + pairs;
+  return detail::DecodePlanView::kHeadWords + most * detail::DecodePlanView::kJobWords;
+}
+
+/// Shares out the work of decode_step among its blocks. Positions are the same in all layers, so once a
+/// step does for all of them.
 ///
 /// Shapes:  chunks as decode_step's, at most 1024; the same ctx.multiprocessors, too.
-/// Layout:  DecodePlanView's: what blocks have, then what warps have.
+/// Layout:  DecodePlanView's.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these.
 /// Stream:  queued on ctx.stream; one kernel at least lies between it and the first decode_step.
 ///          Positions are read from device memory, so a graph can be replayed.
@@ -227,16 +245,10 @@ template <AttentionPolicy P>
 [[nodiscard]] cudaError_t decode_plan(Cuda ctx, const DecodePlanArgs& args) {
   if (!detail::is_decode_batch(args.n_chunks, args.kv_heads)) return cudaErrorInvalidValue;
   if (args.n_chunks == 0) return cudaSuccess;
-  int sms = 0;
-  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
-  const auto kernel = &detail::decode_plan_kernel<detail::DecodePlanWork>;
-  return with_tuned_arch(kernel, [&]<int kCc>() {
-    const detail::DecodePlanWork work{
-        .args = args,
-        .shape = detail::decode_shape(Arch{kCc}, sms, args.n_chunks * args.kv_heads),
-        .parts = detail::DecodeTask<P>::kParts};
-    return launch(ctx, {.grid = 1, .block = detail::kPlanThreads}, kernel, work);
-  });
+  detail::DecodePlanWork work{.args = args, .parts = detail::DecodeTask<P>::kParts};
+  LMD_CUDA_RETURN_IF_ERROR(detail::decode_shape(ctx, work.pairs(), &work.shape));
+  return launch(ctx, {.grid = 1, .block = detail::kPlanThreads},
+                &detail::decode_plan_kernel<detail::DecodePlanWork>, work);
 }
 
 }  // namespace lmd::kernels

@@ -26,11 +26,7 @@ struct DecodeStepArgs {
 
 namespace detail {
 
-/// Warps of a block: half as many where it has half the shared memory.
-LMD_HD constexpr int decode_warps(Arch arch) {
-  return arch.has_large_blocks() ? 8 : 4;
-}
-inline constexpr int kDecodeWarps = decode_warps(kDeviceArch);  ///< of kernels
+inline constexpr int kMostDecodeWarps = 8;  // of a block
 inline constexpr int kMaxDecodeBatch = 1024;
 inline constexpr int kMaxGroup = 8;  // queries of a KV head: columns of a tensor-core product
 
@@ -74,74 +70,53 @@ LMD_HD constexpr int tasks_at(int parts, int position) {
   return position / cache::kPageTokens * parts + position % cache::kPageTokens / 16 + 1;
 }
 
-/// A warp's tasks: number first, first + step, ... of sequence b, counted through its KV heads, and
-/// on into the sequences behind it. With a step above 1 all are of one KV head.
-struct alignas(16) DecodeShare {
-  int b = 0, first = 0, tasks = 0, step = 1;
+/// A block's work at a time: tasks of one (sequence, KV head) pair, or all. Its warps take turns along
+/// them.
+struct alignas(16) DecodeJob {
+  const std::int32_t* page_ids = nullptr;  ///< of the sequence
+  int position = 0;                        ///< of the new token
+  int b = 0;
+  int kvh = 0;
+  int first = 0;    ///< task of the pair
+  int tasks = 0;    ///< 0: nothing to do
+  int pieces = 1;   ///< jobs that share out the pair
+  int piece = 0;    ///< which of them this is
+  int partial = 0;  ///< place of piece 0 in DecodeWorkspace::partial; below 0: pieces are a cluster
 };
 
-/// A block's tasks, a run of all. Its first (sequence, KV head) pair may have come from the block
-/// before, its last one may go on in the next; a pair in the middle of more is one that came.
-struct alignas(16) DecodeBlockShare {
-  int tasks = 0;
-  int is_one_pair = 0;
-  int in_cluster = 0;  ///< blocks of one cluster, from its first on, have the one pair
-  int came = -1;       ///< b * kv_heads + kvh
-  int came_from = 0;   ///< the first block that has a part
-  int came_to = 0;     ///< and the last one
-  int goes = -1;       ///< a pair that begins here
-  int goes_to = 0;
-};
-
-/// Block shares [blocks], then warp shares [blocks, kDecodeWarps].
+/// The jobs of a step, in device memory: their number, then each.
 struct DecodePlanView {
-  std::int32_t* plan;
-  int blocks;
+  std::int32_t* words;
 
-  [[nodiscard]] static constexpr std::int64_t elements(int most_blocks) {
-    constexpr int kMostWarps = 8;
-    return std::int64_t{most_blocks} *
-           (sizeof(DecodeBlockShare) + kMostWarps * sizeof(DecodeShare)) / sizeof(std::int32_t);
-  }
-  [[nodiscard]] LMD_HD DecodeBlockShare* block(int i) const {
-    return reinterpret_cast<DecodeBlockShare*>(plan) + i;
-  }
-  [[nodiscard]] LMD_HD DecodeShare* warp(int i, int w, int warps = kDecodeWarps) const {
-    return reinterpret_cast<DecodeShare*>(block(blocks)) + i * warps + w;
+  static constexpr std::int64_t kHeadWords = 4;
+  static constexpr std::int64_t kJobWords = sizeof(DecodeJob) / sizeof(std::int32_t);
+  [[nodiscard]] LMD_HD std::int32_t& jobs() const { return words[0]; }
+  [[nodiscard]] LMD_HD DecodeJob& job(int i) const {
+    return reinterpret_cast<DecodeJob*>(words + kHeadWords)[i];
   }
 };
 
-/// Where the bytes of a share's task are; few steps, as a share reaches into few sequences.
+/// Where the bytes of task r of the job's pair are.
 template <class Task, Activation T>
 __device__ __forceinline__ TaskSource locate(const DecodeStepArgs<T>& args,
-                                             const DecodeShare& share,
-                                             int task) {
+                                             const DecodeJob& job,
+                                             int r) {
   using Unit = typename Task::Unit;
   const BasicAttentionStepArgs<T>& a = args.step;
-  const SequenceChunk* chunk = a.chunks + share.b;
-  int r = share.first + task * share.step;
-  int tasks = tasks_at(Task::kParts, chunk->position);
-#pragma unroll 1
-  while (r >= tasks * a.kv_heads) {
-    r -= tasks * a.kv_heads;
-    ++chunk;
-    tasks = tasks_at(Task::kParts, chunk->position);
-  }
-  const int kvh = static_cast<int>(static_cast<unsigned>(r) / static_cast<unsigned>(tasks));
-  r -= kvh * tasks;
-  const int sealed = chunk->position / cache::kPageTokens * Task::kParts;
+  const int sealed = job.position / cache::kPageTokens * Task::kParts;
   TaskSource from;
   if (r < sealed) {
-    const std::uint8_t* unit = a.pool + chunk->page_ids[r / Task::kParts] * a.page_bytes +
-                               std::int64_t{kvh} * Unit::kBytes;
+    const std::uint8_t* unit = a.pool + job.page_ids[r / Task::kParts] * a.page_bytes +
+                               std::int64_t{job.kvh} * Unit::kBytes;
     from.keys = unit;
     from.values = unit + Unit::kValuesAt;
     from.part = r % Task::kParts;
   } else {
-    const std::int64_t at = args.open_at + std::int64_t{kvh} * cache::kPageTokens * Task::kDim +
+    const SequenceChunk& chunk = a.chunks[job.b];
+    const std::int64_t at = args.open_at + std::int64_t{job.kvh} * cache::kPageTokens * Task::kDim +
                             std::int64_t{r - sealed} * 16 * Task::kDim;
-    from.keys = reinterpret_cast<const std::uint8_t*>(chunk->open_keys + at);
-    from.values = reinterpret_cast<const std::uint8_t*>(chunk->open_values + at);
+    from.keys = reinterpret_cast<const std::uint8_t*>(chunk.open_keys + at);
+    from.values = reinterpret_cast<const std::uint8_t*>(chunk.open_values + at);
   }
   return from;
 }

@@ -6,6 +6,7 @@
 #include <lmd/core/launch.cuh>
 #include <lmd/kernels/attention/decode_products.cuh>
 #include <lmd/kernels/primitive/cluster.cuh>
+#include <lmd/kernels/primitive/signal.cuh>
 
 namespace lmd::kernels::detail {
 
@@ -186,12 +187,7 @@ struct DecodeMerge {
   /// The last one leaves the counter as it was found.
   __device__ __forceinline__ bool arrive() const {
     int* counter = args.workspace.counters + job.b * args.step.kv_heads + job.kvh;
-    int before = 0;
-    asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
-                 : "=r"(before)
-                 : "l"(__cvta_generic_to_global(counter))
-                 : "memory");
-    if (before != job.pieces - 1) return false;
+    if (add_acquire_release(counter, 1) != job.pieces - 1) return false;
     *counter = 0;
     return true;
   }

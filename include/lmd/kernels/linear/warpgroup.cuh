@@ -6,6 +6,7 @@
 #include <lmd/kernels/linear/tile.cuh>
 #include <lmd/kernels/linear/warpgroup_rings.cuh>
 #include <lmd/kernels/primitive/cluster.cuh>
+#include <lmd/kernels/primitive/signal.cuh>
 #include <lmd/kernels/primitive/wgmma.cuh>
 
 namespace lmd::kernels {
@@ -44,9 +45,34 @@ inline constexpr bool kHasWgmma = false;
 template <Activation T>
 struct WarpgroupArgs {
   BasicLinearArgs<T> linear;
-  const std::uint8_t* x;  ///< arranged
-  int cluster;            ///< blocks that share out k
+  std::uint8_t* x;  ///< arranged
+  int columns;      ///< of it
+  int* counter;     ///< zero before and after
+  int cluster;      ///< blocks that share out k
 };
+
+/// The blocks arrange x, a row each, and tell each other. Returns when all rows are there for copies of
+/// this block's first thread.
+template <class S>
+__device__ __forceinline__ void arrange_together(const WarpgroupArgs<typename S::T>& args) {
+  __shared__ float partial[kMaxWarps];
+  const int m = args.linear.m;
+  const int blocks = static_cast<int>(gridDim.x);
+  int rows = 0;
+  for (int token = blockIdx.x; token < m; token += blocks, ++rows) {
+    if (rows > 0) __syncthreads();  // partial has been read
+    arrange_row(args.linear, args.x, token, S::kTokens, args.columns, partial);
+  }
+  fence_before_global_copies();
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  if (rows > 0) add_release(args.counter, rows);
+  while (load_acquire(args.counter) < m) {
+  }
+  fence_before_global_copies();
+  // The last block to have seen all rows leaves the counter as it was.
+  if (atomicAdd(args.counter, 1) == m + blocks - 1) atomicExch(args.counter, 0);
+}
 
 /// A warp's products. While the tensor cores work for some warps, others decode.
 template <class S>
@@ -173,6 +199,7 @@ __global__ void __launch_bounds__(kHasWgmma ? S::kThreads : 1, 1)
   __syncthreads();
   wait_for_previous_kernel();
   allow_next_kernel();
+  arrange_together<S>(args);
   if (threadIdx.x == 0) {
     for (int i = 0; i < ArrangedInput<S>::kStages; ++i)
       input.fetch(i);
@@ -232,16 +259,18 @@ template <class S, class Largest>
   if (S::kSlices > 1) LMD_CUDA_RETURN_IF_ERROR(cluster_of_slices<Largest>(tiles, chunks, &cluster));
   const int columns = round_up(chunks, cluster * S::kSlices) * S::F::kChunkColumns;
   if (workspace.scratch_bytes < arranged_bytes(S::kTokens, columns)) return cudaErrorInvalidValue;
-  LMD_CUDA_RETURN_IF_ERROR(arrange_input(ctx, a, S::kTokens, columns, workspace.scratch));
   const int grid = std::min(tiles, n_multiprocessors / cluster) * cluster;
-  return launch(
-      ctx,
-      {.grid = static_cast<unsigned>(grid),
-       .block = static_cast<unsigned>(S::kThreads),
-       .shared_bytes = static_cast<std::size_t>(S::kSharedBytes),
-       .cluster = cluster},
-      &warpgroup_linear_kernel<S>,
-      WarpgroupArgs<typename S::T>{.linear = a, .x = workspace.scratch, .cluster = cluster});
+  return launch(ctx,
+                {.grid = static_cast<unsigned>(grid),
+                 .block = static_cast<unsigned>(S::kThreads),
+                 .shared_bytes = static_cast<std::size_t>(S::kSharedBytes),
+                 .cluster = cluster},
+                &warpgroup_linear_kernel<S>,
+                WarpgroupArgs<typename S::T>{.linear = a,
+                                             .x = workspace.scratch,
+                                             .columns = columns,
+                                             .counter = workspace.counters,
+                                             .cluster = cluster});
 }
 
 /// Tiles of 256 outputs where they fill the device, else of 128, one a block: their sums take the place
@@ -286,9 +315,9 @@ template <LinearPolicy P>
 ///
 /// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x, codes and norm_weight 16-byte
 ///          aligned. With kSiluMul n is a multiple of 16; with norm_weight x_stride is k. Of the
-///          workspace only the scratch is used: warpgroup_scratch_bytes(k).
+///          workspace the first counter and the scratch are used: warpgroup_scratch_bytes(k).
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these. Needs has_warpgroup_linear.
-/// Stream:  two kernels on ctx.stream for each 64 tokens.
+/// Stream:  a kernel on ctx.stream for each 64 tokens.
 /// Oracle:  linear(Host, ...)
 template <LinearPolicy P>
 [[nodiscard]] cudaError_t warpgroup_linear(Cuda ctx,

@@ -60,6 +60,13 @@ __device__ __forceinline__ void fence_before_copies() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/// What copies read of global memory comes behind what was written there, by this thread or by those it
+/// has synchronised with. Both who writes and who copies calls it.
+__device__ __forceinline__ void fence_before_global_copies() {
+  if constexpr (kDeviceArch.has_bulk_copies())
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
 /// Arrives, and announces `bytes` that copies of this phase will bring.
 __device__ __forceinline__ void expect_bytes(std::uint32_t barrier, int bytes) {
   if constexpr (kDeviceArch.has_bulk_copies()) {

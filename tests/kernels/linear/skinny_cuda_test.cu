@@ -85,6 +85,59 @@ TEST_CASE("skinny linear on Cuda: the shapes of a 7B layer, long sums") {
   compare<W, Half>({.m = 1, .n = 92544, .k = 256}, 8);  // two passes
 }
 
+TEST_CASE_TEMPLATE("skinny linear normalises rows of any size", T, Half, BFloat16) {
+  if (!has_gpu()) return;
+  using W = quant::WeightInt4<128>;
+  unsigned seed = 1;
+  // Halves below 6e-8 are zero, above 65504 infinite; an epsilon below the mean square keeps the
+  // outputs' size.
+  for (const float size : {1e-6f, 1e-3f, 1.0f, 1e3f, 1e4f}) {
+    for (const int m : {1, 4, 8}) {
+      CAPTURE(size);
+      compare<W, T>({.m = m,
+                     .n = 96,
+                     .k = 4096,
+                     .has_norm = true,
+                     .x_size = size,
+                     .norm_eps = 0.01f * size * size},
+                    seed++);
+      compare<W, T>({.m = m,
+                     .n = 96,
+                     .k = 4096,
+                     .has_norm = true,
+                     .x_size = size,
+                     .outlier = std::min(60000.0f, 3e4f * size),
+                     .norm_eps = 1e-5f},
+                    seed++);
+    }
+  }
+  compare<W, T>({.m = 1, .n = 32, .k = 4096, .has_norm = true, .x_size = 0.0f}, seed++);
+  // Slices of more columns than are read at once.
+  for (const float size : {1e-6f, 1e3f}) {
+    compare<W, T>({.m = 1,
+                   .n = 32,
+                   .k = 12288,
+                   .has_norm = true,
+                   .x_size = size,
+                   .norm_eps = 0.01f * size * size},
+                  seed++);
+  }
+}
+
+TEST_CASE("skinny linear keeps what is not a number") {
+  if (!has_gpu()) return;
+  using W = quant::WeightInt4<128>;
+  for (const float outlier : {INFINITY, NAN}) {
+    LinearOperands<W, Half> operands(
+        {.m = 3, .n = 32, .k = 1024, .has_norm = true, .outlier = outlier}, 1);
+    const std::vector<Half> found = operands.run([&](const BasicLinearArgs<Half>& a) {
+      return skinny_linear<FragmentPolicy<W, Half>>(least_device(), a);
+    });
+    for (int i = 0; i < 3; ++i)
+      CHECK(std::isnan(to_float(found[static_cast<std::size_t>(i) * 35])));
+  }
+}
+
 TEST_CASE("skinny linear refuses an x too long for one token") {
   if (!has_gpu()) return;
   using P = FragmentPolicy<quant::WeightInt4<128>, Half>;

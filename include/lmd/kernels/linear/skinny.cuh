@@ -249,16 +249,20 @@ struct WeightRing {
   }
 };
 
-/// This warp's sums of one row tile -> shared memory [row, token].
+/// This warp's sums of one row tile -> shared memory [row, token], without the scales of its slice of x.
 template <int Tokens>
-__device__ __forceinline__ void keep_sums(const float (&acc)[4], float* to, int lane) {
+__device__ __forceinline__ void keep_sums(const float (&acc)[4],
+                                          const float (&inverse_scale)[2],
+                                          float* to,
+                                          int lane) {
   const int g = lane / 4;
   const int t = lane % 4;
+  const float(&s)[2] = inverse_scale;
   if constexpr (Tokens == 1) {
-    if (t < 2) to[g + 8 * t] = t == 0 ? acc[0] : acc[2];  // all columns are the same
+    if (t < 2) to[g + 8 * t] = (t == 0 ? acc[0] : acc[2]) * s[0];  // all columns are the same
   } else {
-    *reinterpret_cast<float2*>(to + g * Tokens + 2 * t) = {acc[0], acc[1]};
-    *reinterpret_cast<float2*>(to + (g + 8) * Tokens + 2 * t) = {acc[2], acc[3]};
+    *reinterpret_cast<float2*>(to + g * Tokens + 2 * t) = {acc[0] * s[0], acc[1] * s[1]};
+    *reinterpret_cast<float2*>(to + (g + 8) * Tokens + 2 * t) = {acc[2] * s[0], acc[3] * s[1]};
   }
 }
 
@@ -307,6 +311,9 @@ __global__ void __launch_bounds__(S::kThreads, 2)
   auto* squares = reinterpret_cast<float*>(shared + at.squares);
   slice_of_x.stage(padded_k, xs, x_sums, squares);
   __syncwarp();
+  const int column = Tokens == 1 ? 0 : lane % 4 * 2;  // of the product's, the first of this lane
+  const float inverse_scale[2] = {slice_of_x.inverse_scale(column),
+                                  slice_of_x.inverse_scale(Tokens == 1 ? 0 : column + 1)};
   // Lanes without a token read the last one; their columns of the product are not used.
   xs += Tokens == 1 ? 0 : std::int64_t{min(lane / 4, a.m - 1)} * (padded_k + S::kRowPad);
 
@@ -328,7 +335,8 @@ __global__ void __launch_bounds__(S::kThreads, 2)
         }
         ring.release();
       }
-      keep_sums<Tokens>(acc, pass_sums + warp * kPassSums + tile * S::kTileSums, lane);
+      keep_sums<Tokens>(acc, inverse_scale, pass_sums + warp * kPassSums + tile * S::kTileSums,
+                        lane);
     }
     __syncthreads();
     store_tiles<S, Tokens>(a, pass_sums, squares, first_tile + done, pass);

@@ -200,6 +200,35 @@ TEST_CASE("prefill on Cuda: a long sequence, most of it cached") {
   compare<FragmentKvPolicy<quant::Kv16, 64>, Half>({2, 2, {{3000, 90}, {0, 1}}}, 401);
 }
 
+TEST_CASE_TEMPLATE("prefill on Cuda: the average of a long context keeps its bits",
+                   S,
+                   quant::Kv8,
+                   quant::Kv4) {
+  if (!has_gpu()) return;
+  using P = FragmentKvPolicy<S, 128>;
+  for (const int position : {8192, 32768}) {
+    CAPTURE(position);
+    PrefillBatch<P, Half> batch({2, 1, {{position, 1}}}, 500);
+    std::fill_n(batch.qkv.begin(), 2 * P::kHeadDim, Half{});  // no query prefers a token
+    const std::vector<Half> expected = run_on_host(batch).out;
+    const std::vector<Half> found = run_on_cuda(batch, false).out;
+    // Weights are 1 and codes times scales exact. Tensor cores truncate four sums of a page; what is
+    // added in f32, pages and an eighth of the zero points, is rounded. 128 normal numbers range
+    // over about 5, which is scale code - zero together; their average is a hundredth.
+    const double truncated = 4 * 0x1p-22;
+    const double rounded = 4 * std::sqrt(position / 64.0 + position / 8.0) * 0x1p-25;
+    test::Comparison out;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const double e = to_float(expected[i]);
+      out.add(0, static_cast<std::int64_t>(i), to_float(found[i]), e,
+              0x1p-10 * std::abs(e) + 5 * (truncated + rounded));
+    }
+    const std::string worst = out.worst();
+    CAPTURE(worst);
+    CHECK(out.is_within());
+  }
+}
+
 TEST_CASE("prefill_step refuses shapes that it does not have") {
   using P = FragmentKvPolicy<quant::Kv4, 128>;
   PrefillStepArgs<Half> args;

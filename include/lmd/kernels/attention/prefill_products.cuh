@@ -167,7 +167,9 @@ __device__ __forceinline__ void sealed_column_scores(ColumnScores<Task::kTiles>&
   }
 }
 
-/// sealed_values for all columns of a warp.
+/// sealed_values for all columns of a warp. Codes have a mean that the zero points take away again, and
+/// tensor cores truncate: a running sum over thousands of tokens would lose what is left then. So a
+/// page's codes are summed alone, and its sums are added in f32, which rounds.
 template <class Task>
 __device__ __forceinline__ void sealed_column_values(ColumnStates<Task>& states,
                                                      const ColumnScores<Task::kTiles>& p,
@@ -175,6 +177,8 @@ __device__ __forceinline__ void sealed_column_values(ColumnStates<Task>& states,
                                                      int lane) {
   using Fragments = quant::KvFragments<Task::Value::kBits>;
   constexpr int kPerVector = Fragments::kStepsPerVector;
+  constexpr bool kHasZero = Task::Value::kAxis != quant::ParamAxis::kNone;
+  constexpr int kPart = Task::kSteps % 4 == 0 ? 4 : 2;  // steps of the head that are summed at once
   const std::uint8_t* params = slot + Task::kValueBytes;
   std::uint32_t weights[kColumnGroups][Task::kTiles][2];
 #pragma unroll
@@ -201,18 +205,38 @@ __device__ __forceinline__ void sealed_column_values(ColumnStates<Task>& states,
     }
   }
 #pragma unroll
-  for (int v = 0; v < Task::kTiles * Task::kSteps / kPerVector; ++v) {
-    const uint4 codes = *reinterpret_cast<const uint4*>(slot + v * 512 + lane * 16);
+  for (int first = 0; first < Task::kSteps; first += kPart) {
+    float sums[kPart][kColumnGroups][4];
 #pragma unroll
-    for (int i = 0; i < kPerVector; ++i) {
-      const int step = v * kPerVector + i;
-      std::uint32_t a[4];
-      Fragments::step(codes, i, a);
+    for (int d = 0; d < kPart; ++d)
 #pragma unroll
       for (int n = 0; n < kColumnGroups; ++n)
-        mma_16x8x16<Half>(states[n].out[step % Task::kSteps], a, weights[n][step / Task::kSteps][0],
-                          weights[n][step / Task::kSteps][1]);
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          sums[d][n][j] = kHasZero ? 0.0f : states[n].out[first + d][j];
+#pragma unroll
+    for (int i = 0; i < Task::kTiles; ++i) {
+#pragma unroll
+      for (int d = 0; d < kPart; ++d) {
+        const int step = i * Task::kSteps + first + d;
+        const uint4 codes =
+            *reinterpret_cast<const uint4*>(slot + step / kPerVector * 512 + lane * 16);
+        std::uint32_t a[4];
+        Fragments::step(codes, step % kPerVector, a);
+#pragma unroll
+        for (int n = 0; n < kColumnGroups; ++n)
+          mma_16x8x16<Half>(sums[d][n], a, weights[n][i][0], weights[n][i][1]);
+      }
     }
+#pragma unroll
+    for (int d = 0; d < kPart; ++d)
+#pragma unroll
+      for (int n = 0; n < kColumnGroups; ++n)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          float& out = states[n].out[first + d][j];
+          out = kHasZero ? out + sums[d][n][j] : sums[d][n][j];
+        }
   }
 }
 

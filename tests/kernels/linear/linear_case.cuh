@@ -75,6 +75,11 @@ class LinearOperands {
                 device_bias_.data());
   }
 
+  void set_bias(const std::vector<float>& bias) {
+    bias_ = bias;
+    device_bias_.copy_from(bias_);
+  }
+
   /// What `launch(args)` leaves in y.
   template <class F>
   [[nodiscard]] std::vector<T> run(F&& launch) {

@@ -144,7 +144,45 @@ __device__ __forceinline__ void multiply_chunk(float (&acc)[4],
   }
 }
 
-/// Adds up the warps' sums [warp][tile, row, token] of a pass and stores the outputs.
+/// Adds up the warps' sums [warp][tile, row, token] of a pass at one place.
+template <class S>
+__device__ __forceinline__ float total_of_warps(const float* sums, int at) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int warp = 0; warp < S::kWarps; ++warp)
+    sum += sums[warp * S::kPassTiles * S::kTileSums + at];
+  return sum;
+}
+
+/// The best outputs of a pass's tiles: half a warp for each tile and token.
+template <class S, int Tokens>
+__device__ __forceinline__ void store_best(const BasicLinearArgs<typename S::T>& a,
+                                           const float* sums,
+                                           const float* squares,
+                                           int first_tile,
+                                           int tiles) {
+  static_assert(kBestFeatures == 16 && S::F::kTileRows == 16, "a lane for each row of a tile");
+  const int row = threadIdx.x % 16;
+  const std::uint32_t half = 0xffffu << (threadIdx.x & 16);
+  for (int i = threadIdx.x / 16; i < tiles * a.m; i += S::kThreads / 16) {
+    const int token = i % a.m;
+    const int tile = i / a.m;
+    const int j = (first_tile + tile) * 16 + row;
+    std::uint64_t key = kNoKey;
+    if (j < a.n) {
+      float p = total_of_warps<S>(sums, tile * S::kTileSums + row * Tokens + token);
+      if (a.norm_weight != nullptr) p *= norm_factor<S>(a, squares, token);
+      if (a.bias != nullptr) p += a.bias[j];
+      key = checked_rank_key(p, j);
+    }
+#pragma unroll
+    for (int step = 8; step > 0; step /= 2)
+      key = min(key, __shfl_xor_sync(half, key, step));
+    if (row == 0) a.best[std::int64_t{token} * best_parts(a.n) + first_tile + tile] = key;
+  }
+}
+
+/// Stores the outputs of a pass.
 template <class S, int Tokens>
 __device__ __forceinline__ void store_tiles(const BasicLinearArgs<typename S::T>& a,
                                             const float* sums,
@@ -152,15 +190,10 @@ __device__ __forceinline__ void store_tiles(const BasicLinearArgs<typename S::T>
                                             int first_tile,
                                             int tiles) {
   using T = typename S::T;
+  if (a.epilogue == LinearEpilogue::kBest)
+    return store_best<S, Tokens>(a, sums, squares, first_tile, tiles);
   const bool is_gated = a.epilogue == LinearEpilogue::kSiluMul;
   const int n_out = is_gated ? a.n / 2 : a.n;
-  const auto total = [&](int at) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int warp = 0; warp < S::kWarps; ++warp)
-      sum += sums[warp * S::kPassTiles * S::kTileSums + at];
-    return sum;
-  };
   for (int i = threadIdx.x; i < tiles * S::kTileSums; i += S::kThreads) {
     const int token = i % Tokens;
     const int row = i / Tokens % 16;
@@ -170,9 +203,9 @@ __device__ __forceinline__ void store_tiles(const BasicLinearArgs<typename S::T>
     if (j >= n_out) continue;
     const std::int64_t to = token * a.y_stride + j;
     const float factor = a.norm_weight == nullptr ? 1.0f : norm_factor<S>(a, squares, token);
-    float p = total(i) * factor;
+    float p = total_of_warps<S>(sums, i) * factor;
     if (is_gated) {
-      float up = total(i + 8 * Tokens) * factor;
+      float up = total_of_warps<S>(sums, i + 8 * Tokens) * factor;
       if (a.bias != nullptr) {
         p += a.bias[gate_row(j)];
         up += a.bias[up_row(j)];
@@ -408,14 +441,15 @@ template <LinearPolicy P>
 /// where 8 rows of x do not fit into shared memory).
 ///
 /// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x 16-byte aligned, norm_weight too.
-///          With kSiluMul n is a multiple of 16.
+///          With kSiluMul n is a multiple of 16, with kBest at most kMaxVocab.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these, or x too long for one token.
 /// Stream:  queued on ctx.stream; inputs must live until it has run.
 /// Oracle:  linear(Host, ...)
 template <LinearPolicy P>
 [[nodiscard]] cudaError_t skinny_linear(Cuda ctx, const BasicLinearArgs<typename P::Act>& a) {
   if (a.m < 0 || a.n <= 0 || a.k <= 0 || a.k % 8 != 0 || a.x_stride % 8 != 0 ||
-      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0)) {
+      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0) ||
+      (a.epilogue == LinearEpilogue::kBest && (a.best == nullptr || a.n > kMaxVocab))) {
     return cudaErrorInvalidValue;
   }
   int sms = 0;
@@ -427,6 +461,7 @@ template <LinearPolicy P>
     part.x += i * a.x_stride;
     if (a.y_f32 != nullptr) part.y_f32 += i * a.y_stride;
     if (a.y != nullptr) part.y += i * a.y_stride;
+    if (a.best != nullptr) part.best += std::int64_t{i} * best_parts(a.n);
     part.m = std::min(step, a.m - i);
     LMD_CUDA_RETURN_IF_ERROR(
         part.m == 1 ? (detail::launch_skinny<P, 1, detail::one_token_tuning>(ctx, part, sms))

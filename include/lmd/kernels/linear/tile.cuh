@@ -246,7 +246,8 @@ template <Activation T, class F>
                                                   F&& launch_part) {
   if (a.m < 0 || a.n <= 0 || a.k <= 0 || a.k % 8 != 0 || a.x_stride % 8 != 0 ||
       reinterpret_cast<std::uintptr_t>(a.x) % 16 != 0 ||
-      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0)) {
+      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0) ||
+      (a.epilogue == LinearEpilogue::kBest && (a.best == nullptr || a.n > kMaxVocab))) {
     return cudaErrorInvalidValue;
   }
   int sms = 0;
@@ -256,6 +257,7 @@ template <Activation T, class F>
     part.linear.x += i * a.x_stride;
     if (a.y != nullptr) part.linear.y += i * a.y_stride;
     if (a.y_f32 != nullptr) part.linear.y_f32 += i * a.y_stride;
+    if (a.best != nullptr) part.linear.best += std::int64_t{i} * best_parts(a.n);
     part.linear.m = std::min(kTileTokens, a.m - i);
     LMD_CUDA_RETURN_IF_ERROR(launch_part(part, sms));
   }
@@ -272,8 +274,8 @@ template <Activation T, class F>
 /// two of these kernels may not run at the same time (they would share the workspace anyway).
 ///
 /// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x and codes 16-byte aligned. With
-///          kSiluMul n is a multiple of 16. The workspace's parts and counters as
-///          tile_part_elements and tile_counters say.
+///          kSiluMul n is a multiple of 16, with kBest at most kMaxVocab. The workspace's parts and
+///          counters as tile_part_elements and tile_counters say.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these, or with a norm_weight.
 /// Stream:  queued on ctx.stream; inputs must live until it has run.
 /// Oracle:  linear(Host, ...)

@@ -68,30 +68,6 @@ struct PrefillQuery {
     sums[0] = __shfl_sync(0xffffffffu, sum, 8 * t);
     sums[1] = __shfl_sync(0xffffffffu, sum, 8 * t + 4);
   }
-
-  /// q . (scale code + zero) = (q scale) . code + q . zero: this becomes q scale, and the sums become
-  /// q . zero. `params` [head_dim] of the page's keys.
-  __device__ __forceinline__ void fold_channel_params(const std::uint8_t* params, int lane) {
-    const int t = lane % 4;
-    float dot = 0.0f;
-#pragma unroll
-    for (int s = 0; s < Task::kSteps; ++s) {
-      const uint4 p =
-          *reinterpret_cast<const uint4*>(params + (s / 2 * 32 + t * 8 + s % 2 * 4) * 4);
-      const float q0 = low_of<Half>(pairs[s][0]);
-      const float q1 = high_of<Half>(pairs[s][0]);
-      const float q2 = low_of<Half>(pairs[s][1]);
-      const float q3 = high_of<Half>(pairs[s][1]);
-      dot = fmaf(q0, high_of<Half>(p.x), fmaf(q1, high_of<Half>(p.y), dot));
-      dot = fmaf(q2, high_of<Half>(p.z), fmaf(q3, high_of<Half>(p.w), dot));
-      pairs[s][0] = pack_pair<Half>(q0 * low_of<Half>(p.x), q1 * low_of<Half>(p.y));
-      pairs[s][1] = pack_pair<Half>(q2 * low_of<Half>(p.z), q3 * low_of<Half>(p.w));
-    }
-    dot += __shfl_xor_sync(0xffffffffu, dot, 1);
-    dot += __shfl_xor_sync(0xffffffffu, dot, 2);  // of column g
-    sums[0] = __shfl_sync(0xffffffffu, dot, 8 * t);
-    sums[1] = __shfl_sync(0xffffffffu, dot, 8 * t + 4);
-  }
 };
 
 template <class Task>
@@ -119,7 +95,8 @@ __device__ __forceinline__ void sealed_column_scores(ColumnScores<Task::kTiles>&
 #pragma unroll
   for (int n = 0; n < kColumnGroups; ++n) {
     q[n] = queries[n];
-    if constexpr (kAxis == quant::ParamAxis::kChannel) q[n].fold_channel_params(params, lane);
+    if constexpr (kAxis == quant::ParamAxis::kChannel)
+      fold_channel_params(q[n].pairs, q[n].sums, params, lane);  // sums become q . zero
 #pragma unroll
     for (int i = 0; i < Task::kTiles; ++i)
 #pragma unroll

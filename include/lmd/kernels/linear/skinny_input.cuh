@@ -10,41 +10,41 @@
 
 namespace lmd::kernels::detail {
 
-/// Adds neighbouring lanes: groups of `Lanes` lanes each get their sum.
-template <int Lanes>
-__device__ __forceinline__ float sum_over_lanes(float v) {
-#pragma unroll
-  for (int step = 1; step < Lanes; step *= 2)
-    v += __shfl_xor_sync(0xffffffffu, v, step);
-  return v;
-}
-
 /// Weights of the norm for eight neighbouring elements.
 struct NormWeights {
   float4 low{}, high{};
+};
 
-  [[nodiscard]] __device__ __forceinline__ float largest() const {
-    return fmaxf(fmaxf(fmaxf(fabsf(low.x), fabsf(low.y)), fmaxf(fabsf(low.z), fabsf(low.w))),
-                 fmaxf(fmaxf(fabsf(high.x), fabsf(high.y)), fmaxf(fabsf(high.z), fabsf(high.w))));
+/// A power of two and its inverse.
+struct PowerOfTwo {
+  int exponent = 0;  ///< -126 to 126
+
+  [[nodiscard]] __device__ __forceinline__ float value() const {
+    return __uint_as_float(static_cast<std::uint32_t>(127 + exponent) << 23);
+  }
+  [[nodiscard]] __device__ __forceinline__ float inverse() const {
+    return PowerOfTwo{-exponent}.value();
   }
 };
 
-/// The power of two that brings products of |x| <= `x` and |w| <= `w` below 2^15, close to where
-/// halves end: what is 2^29 times smaller still has all its bits. Its inverse is a float too.
-__device__ __forceinline__ float product_scale(float x, float w) {
-  constexpr int kBias = 127;
-  // x < 2^(exponent + 1), and so is w.
-  const int exponents = static_cast<int>((__float_as_uint(x) >> 23) + (__float_as_uint(w) >> 23));
-  const int exponent = min(max(15 - 2 - (exponents - 2 * kBias), 1 - kBias), kBias - 1);
-  return __uint_as_float(static_cast<std::uint32_t>(exponent + kBias) << 23);
+/// What brings numbers up to `largest` below 2^6: halves end at 2^16, which leaves room for weights of the
+/// norm up to 2^10, and have all their bits down to 2^-14.
+__device__ __forceinline__ PowerOfTwo scale_below_64(float largest) {
+  const int exponent = static_cast<int>(__float_as_uint(largest) >> 23) - 127;
+  return {min(max(5 - exponent, -126), 126)};
 }
 
-/// The bits of the largest magnitude of eight halves; of NaN, more than infinity's.
-__device__ __forceinline__ std::uint32_t largest_half(const uint4& v) {
+/// The larger magnitudes of two times eight halves, as bits; of NaN, more than infinity's.
+__device__ __forceinline__ uint4 larger_halves(const uint4& a, const uint4& b) {
   constexpr std::uint32_t kNoSigns = 0x7fff7fffu;
-  const std::uint32_t pair =
-      __vmaxu2(__vmaxu2(v.x & kNoSigns, v.y & kNoSigns), __vmaxu2(v.z & kNoSigns, v.w & kNoSigns));
-  return max(pair & 0xffffu, pair >> 16);
+  return {__vmaxu2(a.x, b.x & kNoSigns), __vmaxu2(a.y, b.y & kNoSigns),
+          __vmaxu2(a.z, b.z & kNoSigns), __vmaxu2(a.w, b.w & kNoSigns)};
+}
+/// The largest of a warp's, which have no signs.
+__device__ __forceinline__ float largest_half(const uint4& v) {
+  const std::uint32_t pair = __vmaxu2(__vmaxu2(v.x, v.y), __vmaxu2(v.z, v.w));
+  const std::uint32_t bits = __reduce_max_sync(0xffffffffu, max(pair & 0xffffu, pair >> 16));
+  return to_float(Half{static_cast<std::uint16_t>(bits)});
 }
 
 /// Eight elements of a row of x times the norm's weights times `scale`, rounded.
@@ -74,9 +74,8 @@ struct SliceOfX {
   int first_column;
   int last_column;
   NormWeights first_weights{};  // of the first piece: often the only one
-  float largest_weight = 0.0f;  // of the norm's in the slice
-  std::uint32_t largest_x = 0;  // bits, in the slice of the token that has the number of the lane
-  float scale = 1.0f;           // of the same
+  float largest_x = 0.0f;       // in the slice of the token that has the number of the lane
+  PowerOfTwo scale{};           // of the same
 
   [[nodiscard]] __device__ __forceinline__ int pieces() const {
     return ceil_div(last_column - first_column, 256);
@@ -93,18 +92,12 @@ struct SliceOfX {
     return {from[0], from[1]};
   }
   /// Weights of the norm do not depend on the kernel before.
-  __device__ __forceinline__ void prefetch_weights() {
-    first_weights = load_weights(0);
-    if (!kIsScaled || a.norm_weight == nullptr) return;
-    float largest = first_weights.largest();
-    for (int piece = 1; piece < pieces(); ++piece)
-      largest = fmaxf(largest, load_weights(piece).largest());
-    largest_weight = __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(largest)));
-  }
+  __device__ __forceinline__ void prefetch_weights() { first_weights = load_weights(0); }
 
-  /// What the sums of a token's products are to be multiplied by. A whole warp calls it.
-  [[nodiscard]] __device__ __forceinline__ float inverse_scale(int token) const {
-    return 1.0f / __shfl_sync(0xffffffffu, scale, token);
+  /// What x of a token is multiplied by, and its sums by the inverse. A whole warp calls it.
+  [[nodiscard]] __device__ __forceinline__ PowerOfTwo scale_of(int token) const {
+    if constexpr (Tokens == 1 || !kIsScaled) return scale;
+    return {__shfl_sync(0xffffffffu, scale.exponent, token)};
   }
 
   /// Calls f(u, token, piece) for what a batch holds.
@@ -121,21 +114,18 @@ struct SliceOfX {
     }
   }
 
-  __device__ __forceinline__ void load(int base, int end, uint4 (&v)[kBatch]) const {
-    for_each_piece(base, end, [&](int u, int token, int piece) {
-      v[u] = {};
-      if (is_inside(piece))
-        v[u] = *reinterpret_cast<const uint4*>(a.x + token * a.x_stride + column(piece));
-    });
+  [[nodiscard]] __device__ __forceinline__ uint4 load(int token, int piece) const {
+    return is_inside(piece)
+               ? *reinterpret_cast<const uint4*>(a.x + token * a.x_stride + column(piece))
+               : uint4{};
   }
 
-  /// Notes the largest x of each token of a batch.
-  __device__ __forceinline__ void note_largest(int base, int end, const uint4 (&v)[kBatch]) {
-    for_each_piece(base, end, [&](int u, int token, int) {
-      const std::uint32_t largest = __reduce_max_sync(0xffffffffu, largest_half(v[u]));
-      if (static_cast<int>(threadIdx.x) % 32 == token) largest_x = max(largest_x, largest);
-    });
-    scale = product_scale(to_float(Half{static_cast<std::uint16_t>(largest_x)}), largest_weight);
+  /// Notes the largest x of a token's piece, or of several.
+  __device__ __forceinline__ void note_largest(int token, const uint4& v) {
+    const float largest = largest_half(v);
+    if (Tokens == 1 || static_cast<int>(threadIdx.x) % 32 == token)
+      largest_x = fmaxf(largest_x, largest);
+    scale = scale_below_64(largest_x);
   }
 
   /// With a norm, squares [token, warp] gets the slice's sum of squares.
@@ -148,26 +138,37 @@ struct SliceOfX {
     const bool has_norm = a.norm_weight != nullptr;
     const bool has_scale = kIsScaled && has_norm;
     const int last_piece = pieces() - 1;
-    if (has_norm && last_piece < 0 && lane < Tokens) squares[lane * S::kWarps + warp] = 0.0f;
+    if (last_piece < 0) {
+      if (has_norm && lane < Tokens) squares[lane * S::kWarps + warp] = 0.0f;
+      return;
+    }
     const int n = (Tokens == 1 ? 1 : a.m) * pieces();
-    uint4 v[kBatch];
     // A batch is whole slices of tokens, whose scales are known before they are written. Slices that
-    // are longer than a batch are read twice.
+    // are longer than a batch are read twice: that is rare, and need not be quick.
     const bool is_long = pieces() > kBatch;
     if (has_scale && is_long) {
 #pragma unroll 1
-      for (int base = 0; base < n; base += kBatch) {
-        load(base, min(base + kBatch, n), v);
-        note_largest(base, min(base + kBatch, n), v);
+      for (int token = 0; token < (Tokens == 1 ? 1 : a.m); ++token) {
+#pragma unroll 1
+        for (int piece = 0; piece < pieces(); ++piece)
+          note_largest(token, larger_halves({}, load(token, piece)));
       }
     }
-    const int step = is_long ? kBatch : kBatch / max(pieces(), 1) * pieces();
+    const int step = is_long || Tokens == 1 ? kBatch : kBatch / pieces() * pieces();
     float square = 0.0f;  // of this lane's elements of a token
 #pragma unroll 1
     for (int base = 0; base < n; base += step) {
       const int end = min(base + step, n);
-      load(base, end, v);
-      if (has_scale && !is_long) note_largest(base, end, v);
+      uint4 v[kBatch];
+      for_each_piece(base, end, [&](int u, int token, int piece) { v[u] = load(token, piece); });
+      if (has_scale && !is_long) {
+        uint4 largest{};
+        for_each_piece(base, end, [&](int u, int token, int piece) {
+          largest = larger_halves(piece == 0 ? uint4{} : largest, v[u]);
+          if (Tokens > 1) note_largest(token, largest);
+        });
+        if (Tokens == 1) note_largest(0, largest);
+      }
       for_each_piece(base, end, [&](int u, int token, int piece) {
         Pack<T> x = unpack<T>(v[u]);
         if (has_norm) {
@@ -180,7 +181,7 @@ struct SliceOfX {
             square = 0.0f;
           }
           v[u] = weighted<T>(x, piece == 0 ? first_weights : load_weights(piece),
-                             kIsScaled ? __shfl_sync(0xffffffffu, scale, token) : 1.0f);
+                             scale_of(token).value());
           x = unpack<T>(v[u]);  // the sums are of what is multiplied
         }
         float sum = 0.0f;
@@ -196,17 +197,5 @@ struct SliceOfX {
     }
   }
 };
-
-/// What a token's outputs are multiplied by: 1 / rms.
-template <class S>
-__device__ __forceinline__ float norm_factor(const BasicLinearArgs<typename S::T>& a,
-                                             const float* squares,
-                                             int token) {
-  float sum = 0.0f;
-#pragma unroll
-  for (int warp = 0; warp < S::kWarps; ++warp)
-    sum += squares[token * S::kWarps + warp];
-  return rsqrtf(sum / a.k + a.norm_eps);
-}
 
 }  // namespace lmd::kernels::detail

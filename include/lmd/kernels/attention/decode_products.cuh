@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/kernels/attention/channel_params.cuh>
 #include <lmd/kernels/attention/decode_task.cuh>
 #include <lmd/kernels/primitive/mma.cuh>
 #include <lmd/quant/fast_decode.cuh>
@@ -163,7 +164,6 @@ __device__ __forceinline__ void sealed_scores(float (&c)[Task::kTiles][4],
   constexpr quant::ParamAxis kAxis = Task::Key::kAxis;
   constexpr int kPerVector = Fragments::kStepsPerVector;
   const int g = lane / 4;
-  const int t = lane % 4;
   const std::uint8_t* params = slot + Task::kKeyBytes;
   std::uint32_t pairs[Task::kSteps][2];
   float zero[2] = {0.0f, 0.0f};
@@ -173,25 +173,9 @@ __device__ __forceinline__ void sealed_scores(float (&c)[Task::kTiles][4],
     pairs[s][1] = q.pairs[s][1];
   }
   if constexpr (kAxis == quant::ParamAxis::kChannel) {
-    // q . (scale code + zero) = (q scale) . code + q . zero
-    float dot = 0.0f;
-#pragma unroll
-    for (int s = 0; s < Task::kSteps; ++s) {
-      const uint4 p =
-          *reinterpret_cast<const uint4*>(params + (s / 2 * 32 + t * 8 + s % 2 * 4) * 4);
-      const float q0 = low_of<Half>(pairs[s][0]);
-      const float q1 = high_of<Half>(pairs[s][0]);
-      const float q2 = low_of<Half>(pairs[s][1]);
-      const float q3 = high_of<Half>(pairs[s][1]);
-      dot = fmaf(q0, high_of<Half>(p.x), fmaf(q1, high_of<Half>(p.y), dot));
-      dot = fmaf(q2, high_of<Half>(p.z), fmaf(q3, high_of<Half>(p.w), dot));
-      pairs[s][0] = pack_pair<Half>(q0 * low_of<Half>(p.x), q1 * low_of<Half>(p.y));
-      pairs[s][1] = pack_pair<Half>(q2 * low_of<Half>(p.z), q3 * low_of<Half>(p.w));
-    }
-    dot += __shfl_xor_sync(0xffffffffu, dot, 1);
-    dot += __shfl_xor_sync(0xffffffffu, dot, 2);  // of query g
-    zero[0] = __shfl_sync(0xffffffffu, dot, 8 * t) * scale;
-    zero[1] = __shfl_sync(0xffffffffu, dot, 8 * t + 4) * scale;
+    fold_channel_params(pairs, zero, params, lane);
+    zero[0] *= scale;
+    zero[1] *= scale;
   }
 #pragma unroll
   for (int i = 0; i < Task::kTiles; ++i)

@@ -68,30 +68,6 @@ struct PrefillQuery {
     sums[0] = __shfl_sync(0xffffffffu, sum, 8 * t);
     sums[1] = __shfl_sync(0xffffffffu, sum, 8 * t + 4);
   }
-
-  /// q . (scale code + zero) = (q scale) . code + q . zero: this becomes q scale, and the sums become
-  /// q . zero. `params` [head_dim] of the page's keys.
-  __device__ __forceinline__ void fold_channel_params(const std::uint8_t* params, int lane) {
-    const int t = lane % 4;
-    float dot = 0.0f;
-#pragma unroll
-    for (int s = 0; s < Task::kSteps; ++s) {
-      const uint4 p =
-          *reinterpret_cast<const uint4*>(params + (s / 2 * 32 + t * 8 + s % 2 * 4) * 4);
-      const float q0 = low_of<Half>(pairs[s][0]);
-      const float q1 = high_of<Half>(pairs[s][0]);
-      const float q2 = low_of<Half>(pairs[s][1]);
-      const float q3 = high_of<Half>(pairs[s][1]);
-      dot = fmaf(q0, high_of<Half>(p.x), fmaf(q1, high_of<Half>(p.y), dot));
-      dot = fmaf(q2, high_of<Half>(p.z), fmaf(q3, high_of<Half>(p.w), dot));
-      pairs[s][0] = pack_pair<Half>(q0 * low_of<Half>(p.x), q1 * low_of<Half>(p.y));
-      pairs[s][1] = pack_pair<Half>(q2 * low_of<Half>(p.z), q3 * low_of<Half>(p.w));
-    }
-    dot += __shfl_xor_sync(0xffffffffu, dot, 1);
-    dot += __shfl_xor_sync(0xffffffffu, dot, 2);  // of column g
-    sums[0] = __shfl_sync(0xffffffffu, dot, 8 * t);
-    sums[1] = __shfl_sync(0xffffffffu, dot, 8 * t + 4);
-  }
 };
 
 template <class Task>
@@ -119,7 +95,8 @@ __device__ __forceinline__ void sealed_column_scores(ColumnScores<Task::kTiles>&
 #pragma unroll
   for (int n = 0; n < kColumnGroups; ++n) {
     q[n] = queries[n];
-    if constexpr (kAxis == quant::ParamAxis::kChannel) q[n].fold_channel_params(params, lane);
+    if constexpr (kAxis == quant::ParamAxis::kChannel)
+      fold_channel_params(q[n].pairs, q[n].sums, params, lane);  // sums become q . zero
 #pragma unroll
     for (int i = 0; i < Task::kTiles; ++i)
 #pragma unroll
@@ -167,7 +144,9 @@ __device__ __forceinline__ void sealed_column_scores(ColumnScores<Task::kTiles>&
   }
 }
 
-/// sealed_values for all columns of a warp.
+/// sealed_values for all columns of a warp. Codes have a mean that the zero points take away again, and
+/// tensor cores truncate: a running sum over thousands of tokens would lose what is left then. So a
+/// page's codes are summed alone, and its sums are added in f32, which rounds.
 template <class Task>
 __device__ __forceinline__ void sealed_column_values(ColumnStates<Task>& states,
                                                      const ColumnScores<Task::kTiles>& p,
@@ -175,6 +154,8 @@ __device__ __forceinline__ void sealed_column_values(ColumnStates<Task>& states,
                                                      int lane) {
   using Fragments = quant::KvFragments<Task::Value::kBits>;
   constexpr int kPerVector = Fragments::kStepsPerVector;
+  constexpr bool kHasZero = Task::Value::kAxis != quant::ParamAxis::kNone;
+  constexpr int kPart = Task::kSteps % 4 == 0 ? 4 : 2;  // steps of the head that are summed at once
   const std::uint8_t* params = slot + Task::kValueBytes;
   std::uint32_t weights[kColumnGroups][Task::kTiles][2];
 #pragma unroll
@@ -201,18 +182,38 @@ __device__ __forceinline__ void sealed_column_values(ColumnStates<Task>& states,
     }
   }
 #pragma unroll
-  for (int v = 0; v < Task::kTiles * Task::kSteps / kPerVector; ++v) {
-    const uint4 codes = *reinterpret_cast<const uint4*>(slot + v * 512 + lane * 16);
+  for (int first = 0; first < Task::kSteps; first += kPart) {
+    float sums[kPart][kColumnGroups][4];
 #pragma unroll
-    for (int i = 0; i < kPerVector; ++i) {
-      const int step = v * kPerVector + i;
-      std::uint32_t a[4];
-      Fragments::step(codes, i, a);
+    for (int d = 0; d < kPart; ++d)
 #pragma unroll
       for (int n = 0; n < kColumnGroups; ++n)
-        mma_16x8x16<Half>(states[n].out[step % Task::kSteps], a, weights[n][step / Task::kSteps][0],
-                          weights[n][step / Task::kSteps][1]);
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          sums[d][n][j] = kHasZero ? 0.0f : states[n].out[first + d][j];
+#pragma unroll
+    for (int i = 0; i < Task::kTiles; ++i) {
+#pragma unroll
+      for (int d = 0; d < kPart; ++d) {
+        const int step = i * Task::kSteps + first + d;
+        const uint4 codes =
+            *reinterpret_cast<const uint4*>(slot + step / kPerVector * 512 + lane * 16);
+        std::uint32_t a[4];
+        Fragments::step(codes, step % kPerVector, a);
+#pragma unroll
+        for (int n = 0; n < kColumnGroups; ++n)
+          mma_16x8x16<Half>(sums[d][n], a, weights[n][i][0], weights[n][i][1]);
+      }
     }
+#pragma unroll
+    for (int d = 0; d < kPart; ++d)
+#pragma unroll
+      for (int n = 0; n < kColumnGroups; ++n)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          float& out = states[n].out[first + d][j];
+          out = kHasZero ? out + sums[d][n][j] : sums[d][n][j];
+        }
   }
 }
 

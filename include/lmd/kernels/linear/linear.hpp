@@ -3,8 +3,11 @@
 #pragma once
 
 #include <lmd/core/backend.hpp>
+#include <lmd/core/math.hpp>
 #include <lmd/kernels/linear/policy.hpp>
+#include <lmd/kernels/sample/rank_key.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -15,7 +18,16 @@ enum class LinearEpilogue {
   kStore,    ///< y = p
   kAdd,      ///< y += p: the residual stream
   kSiluMul,  ///< y = silu(gate) * up, [m, n / 2]: see gate_row and up_row
+  kBest,     ///< no y, but `best`: the greedy choice of a token begins here. Host and Cuda
 };
+
+/// Neighbouring features of which kBest keeps one.
+inline constexpr int kBestFeatures = 16;
+
+/// Keys that kBest leaves for each token.
+LMD_HD int best_parts(int n) {
+  return ceil_div(n, kBestFeatures);
+}
 
 /// Where kSiluMul finds the two factors of its output i among the n features: in blocks of 16, eight
 /// gates and then the eight values that they gate, so that a tile of 16 rows holds both.
@@ -31,6 +43,7 @@ template <Activation T>
 struct BasicLinearArgs {
   T* y = nullptr;                       ///< [m, n], rows y_stride apart
   float* y_f32 = nullptr;               ///< kStore writes here, unrounded, instead: logits; or null
+  std::uint64_t* best = nullptr;        ///< [m, best_parts(n)] of kBest: rank keys, features as ids
   const T* x = nullptr;                 ///< [m, k], rows x_stride apart
   const std::uint8_t* codes = nullptr;  ///< [n, k] codes in the policy's order
   const std::uint8_t* params = nullptr;  ///< [n, k / group] of the format's Params
@@ -85,6 +98,15 @@ void linear(Host, const BasicLinearArgs<typename P::Act>& a) {
     if (a.y_f32 != nullptr && a.epilogue == LinearEpilogue::kStore) {
       for (int j = 0; j < a.n; ++j)
         a.y_f32[i * a.y_stride + j] = product(j);
+      continue;
+    }
+    if (a.epilogue == LinearEpilogue::kBest) {
+      std::uint64_t* best = a.best + std::int64_t{i} * best_parts(a.n);
+      std::fill_n(best, best_parts(a.n), kNoKey);
+      for (int j = 0; j < a.n; ++j) {
+        std::uint64_t& of_part = best[j / kBestFeatures];
+        of_part = std::min(of_part, checked_rank_key(product(j), j));
+      }
       continue;
     }
     T* y = a.y + i * a.y_stride;

@@ -34,8 +34,8 @@ template <LinearPolicy P>
 /// y = epilogue(norm(x) w^T + bias) by the kernel that suits m.
 ///
 /// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x, norm_weight and codes 16-byte
-///          aligned. With kSiluMul n is a multiple of 16; with norm_weight x_stride is k. The
-///          workspace is large enough for m, n and k: tile_part_elements, tile_counters, and the
+///          aligned. With kSiluMul n is a multiple of 16, with kBest at most kMaxVocab; with
+///          norm_weight x_stride is k. The workspace is large enough for m, n and k: tile_part_elements, tile_counters, and the
 ///          larger of linear_scratch_bytes and warpgroup_scratch_bytes.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these.
 /// Stream:  queued on ctx.stream; inputs must live until it has run.
@@ -45,7 +45,7 @@ template <LinearPolicy P>
                                  const BasicLinearArgs<typename P::Act>& args,
                                  const LinearWorkspace& workspace) {
   if (args.m <= kSkinnyLinearTokens) return skinny_linear<P>(ctx, args);
-  const bool is_rounded = args.y_f32 == nullptr;
+  const bool is_rounded = args.y_f32 == nullptr && args.epilogue != LinearEpilogue::kBest;
   const int most = has_warpgroup_linear<P>() ? kWarpgroupLinearTokens : kTileLinearTokens;
   if (args.m > most && is_rounded) return wide_linear<P>(ctx, args, workspace);
   return batch_invariant_linear<P>(ctx, args, workspace);

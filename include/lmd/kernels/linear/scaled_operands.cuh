@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <lmd/kernels/primitive/mma.cuh>
+#include <lmd/kernels/linear/row_params.cuh>
 #include <lmd/quant/fast_decode.cuh>
 
 #include <concepts>
@@ -21,14 +21,6 @@ __device__ __forceinline__ std::uint32_t multiply_halves(std::uint32_t a, std::u
   std::uint32_t out;
   asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
   return out;
-}
-
-/// The lower or the upper half of a pair, twice.
-__device__ __forceinline__ std::uint32_t twice_low(std::uint32_t pair) {
-  return __byte_perm(pair, pair, 0x1010);
-}
-__device__ __forceinline__ std::uint32_t twice_high(std::uint32_t pair) {
-  return __byte_perm(pair, pair, 0x3232);
 }
 
 /// Weights of one group for rows g and g + 8 of a lane: W::decode(code), rounded once to T.
@@ -50,16 +42,8 @@ struct ScaledOperands {
   /// `params` of the group, in a chunk.
   __device__ __forceinline__ void load(const std::uint8_t* params, int g) {
     if constexpr (W::kGroupSize > 0) {
-      std::uint32_t rows[2];  // (scale, other)
-      if constexpr (quant::FragmentWeights<W>::kParamBytes == 2) {
-        const auto pair = *reinterpret_cast<const std::uint32_t*>(params + g * 4);
-        rows[0] = twice_low(pair);
-        rows[1] = twice_high(pair);
-      } else {
-        const auto two = *reinterpret_cast<const uint2*>(params + g * 8);
-        rows[0] = two.x;
-        rows[1] = two.y;
-      }
+      RowParams<W> rows;
+      rows.load(params, g);
       if constexpr (kInHalves) {
         set_halves(rows);
       } else {
@@ -89,26 +73,27 @@ struct ScaledOperands {
   static constexpr std::uint32_t kSixteenth = 0x2c002c00u;
   static constexpr std::uint32_t kMinusOne = 0xbc00bc00u;
 
-  __device__ __forceinline__ void set_halves(const std::uint32_t (&rows)[2]) {
+  __device__ __forceinline__ void set_halves(const auto& rows) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      scale_pair[i] = twice_low(rows[i]);
-      other_pair[i] = twice_high(rows[i]);
+      scale_pair[i] = rows.scale_pair(i);
+      if constexpr (kHasMinimum) other_pair[i] = rows.other_pair(i);
       // A zero point joins what the bit pattern of a code adds: a small integer, exact.
       if constexpr (kHasZero) {
-        other_pair[i] = fma_halves(other_pair[i], kMinusOne,
+        other_pair[i] = fma_halves(rows.other_pair(i), kMinusOne,
                                    !kIsBiased ? 0u : (i == 0 ? kMinus1024 : kMinus64));
       }
     }
   }
-  __device__ __forceinline__ void set_floats(const std::uint32_t (&rows)[2]) {
+  __device__ __forceinline__ void set_floats(const auto& rows) {
     constexpr float kPower[2] = {Decoder::kLowerScale, Decoder::kUpperScale};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const float s = low_of<Half>(rows[i]);
-      const float o = high_of<Half>(rows[i]);
+      const float s = rows.scale(i);
       scale[i] = s * kPower[i];
-      offset[i] = kHasZero ? -s * o : kHasMinimum ? o : 0.0f;  // products of halves are exact
+      offset[i] = 0.0f;  // products of halves are exact
+      if constexpr (kHasZero) offset[i] = -s * rows.other(i);
+      if constexpr (kHasMinimum) offset[i] = rows.other(i);
     }
   }
   /// Two weights of rows g (`half` 0) or g + 8 (1).

@@ -5,228 +5,41 @@
 #include <lmd/core/launch.cuh>
 #include <lmd/core/math.hpp>
 #include <lmd/kernels/linear/skinny_input.cuh>
-#include <lmd/kernels/primitive/async_copy.cuh>
-#include <lmd/quant/fast_decode.cuh>
+#include <lmd/kernels/linear/skinny_output.cuh>
+#include <lmd/kernels/linear/skinny_product.cuh>
+#include <lmd/kernels/primitive/copy_ring.cuh>
 
 #include <algorithm>
 
 namespace lmd::kernels {
 
-/// Speed only: no tuning changes more than the order of additions.
-struct SkinnyTuning {
-  int warps = 16;          ///< a block's; each owns a slice of k
-  int stages = 4;          ///< copies in flight for each warp
-  int stage_bytes = 1088;  ///< about; whole chunks
-  int blocks_per_sm = 1;
-  int pass_tiles = 4;  ///< between two sums over the warps
-};
-
 namespace detail {
-
-inline constexpr int kSkinnyTokens = 8;  // columns of one tensor-core product
-
-/// A block computes some row tiles of 16 outputs. Its warps split k: each streams its slice of every
-/// tile through a ring of its own in shared memory, so no warp waits for another until the sums
-/// over the slices are put together. Weights do not depend on the kernel before, so the rings are
-/// filled before it has ended.
-template <LinearPolicy P, int Tokens, SkinnyTuning (*Tuning)(Arch), int Cc = 0>
-struct Skinny {
-  using W = typename P::Format;
-  using T = typename P::Act;
-  using F = quant::FragmentWeights<W>;
-  using Decoder = quant::FragmentDecoder<W::kBits, T>;
-  static constexpr SkinnyTuning kTuning = Tuning(tuned_arch(Cc));
-  static constexpr int kWarps = kTuning.warps;
-  static constexpr int kThreads = kWarps * 32;
-  static constexpr int kStageChunks =
-      (kTuning.stage_bytes + F::kChunkBytes / 2) / F::kChunkBytes > 0
-          ? (kTuning.stage_bytes + F::kChunkBytes / 2) / F::kChunkBytes
-          : 1;
-  static constexpr int kStageBytes = kStageChunks * F::kChunkBytes;
-  static constexpr int kRingBytes = kTuning.stages * kStageBytes;
-  static constexpr int kGroup = W::kGroupSize == 0 ? F::kChunkColumns : W::kGroupSize;
-  static constexpr int kGroups = F::kChunkColumns / kGroup;
-  static constexpr int kPassTiles = kTuning.pass_tiles;
-  static constexpr int kTileSums = F::kTileRows * Tokens;
-  /// Rows of x 64 bytes apart modulo 128: 8 lanes then read 8 different sets of 4 banks.
-  static constexpr int kRowPad = Tokens == 1 ? 0 : 32;
-
-  struct Shared {
-    std::int64_t barriers, x, x_sums, sums, squares, bytes;  // offsets
-    LMD_HD Shared(int padded_k, int tiles, int tokens) {
-      barriers = kWarps * kRingBytes;
-      x = barriers + kWarps * kTuning.stages * 8;
-      x_sums = x + std::int64_t{padded_k + kRowPad} * tokens * 2;
-      sums = x_sums + std::int64_t{padded_k / kGroup} * Tokens * 4;
-      const int buffers = tiles > kPassTiles ? 2 : 1;
-      squares = sums + std::int64_t{kPassTiles} * buffers * kTileSums * kWarps * 4;
-      bytes = squares + Tokens * kWarps * 4;
-    }
-  };
-};
-
-/// acc += the group's scale and zero point (or minimum) applied to its product.
-template <class S>
-__device__ __forceinline__ void add_group(float (&acc)[4],
-                                          const float (&c)[4],
-                                          const std::uint8_t* params,
-                                          int g,
-                                          const float (&x_sum)[2]) {
-  using W = typename S::W;
-  if constexpr (W::kGroupSize == 0) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      acc[i] += c[i];
-  } else if constexpr (S::F::kParamBytes == 2) {
-    const auto pair = *reinterpret_cast<const std::uint32_t*>(params + g * 4);
-    acc[0] = fmaf(low_of<Half>(pair) * S::Decoder::kLowerScale, c[0], acc[0]);
-    acc[1] = fmaf(low_of<Half>(pair) * S::Decoder::kLowerScale, c[1], acc[1]);
-    acc[2] = fmaf(high_of<Half>(pair) * S::Decoder::kUpperScale, c[2], acc[2]);
-    acc[3] = fmaf(high_of<Half>(pair) * S::Decoder::kUpperScale, c[3], acc[3]);
-  } else {
-    const auto rows = *reinterpret_cast<const uint2*>(params + g * 8);
-    const float scale[2] = {low_of<Half>(rows.x), low_of<Half>(rows.y)};
-    const float other[2] = {high_of<Half>(rows.x), high_of<Half>(rows.y)};
-    const float power[2] = {S::Decoder::kLowerScale, S::Decoder::kUpperScale};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int half = i / 2;
-      if constexpr (requires(typename W::Params p) { p.zero; }) {
-        // (code - zero) scale: the difference first, so that nothing is lost in the scale.
-        acc[i] = fmaf(scale[half], fmaf(c[i], power[half], -other[half] * x_sum[i % 2]), acc[i]);
-      } else {
-        acc[i] = fmaf(scale[half] * power[half], c[i], fmaf(other[half], x_sum[i % 2], acc[i]));
-      }
-    }
-  }
-}
-
-/// The product of one chunk and the x in shared memory, added to acc.
-template <class S, int Tokens>
-__device__ __forceinline__ void multiply_chunk(float (&acc)[4],
-                                               const std::uint8_t* chunk,
-                                               const std::uint16_t* xs,
-                                               const float* x_sums,
-                                               int columns_before,
-                                               int lane) {
-  using F = typename S::F;
-  constexpr int kBlocks = F::kChunkColumns / 64;
-  const int g = lane / 4;
-  const int t = lane % 4;
-  float c[kBlocks * 2][4] = {};  // a chain of sums for each 32 columns: products wait for none
-#pragma unroll
-  for (int block = 0; block < kBlocks; ++block) {
-    typename S::Decoder weights;
-    weights.load(chunk + block * F::kBlockBytes, lane);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const uint4 x =
-          *reinterpret_cast<const uint4*>(xs + columns_before + block * 64 + half * 32 + t * 8);
-      std::uint32_t a[4];
-      weights.step(half * 2, a);
-      mma_16x8x16<typename S::T>(c[block * 2 + half], a, x.x, x.y);
-      weights.step(half * 2 + 1, a);
-      mma_16x8x16<typename S::T>(c[block * 2 + half], a, x.z, x.w);
-    }
-  }
-#pragma unroll
-  for (int group = 0; group < S::kGroups; ++group) {
-    constexpr int kChains = S::kGroup / 32;
-#pragma unroll
-    for (int i = 1; i < kChains; ++i)
-#pragma unroll
-      for (int j = 0; j < 4; ++j)
-        c[group * kChains][j] += c[group * kChains + i][j];
-    const float* sums = x_sums + (columns_before / S::kGroup + group) * Tokens;
-    const float x_sum[2] = {sums[Tokens == 1 ? 0 : 2 * t], sums[Tokens == 1 ? 0 : 2 * t + 1]};
-    add_group<S>(acc, c[group * kChains],
-                 chunk + F::kCodeBytes + group * F::kTileRows * F::kParamBytes, g, x_sum);
-  }
-}
-
-/// Adds up the warps' sums [warp][tile, row, token] of a pass and stores the outputs.
-template <class S, int Tokens>
-__device__ __forceinline__ void store_tiles(const BasicLinearArgs<typename S::T>& a,
-                                            const float* sums,
-                                            const float* squares,
-                                            int first_tile,
-                                            int tiles) {
-  using T = typename S::T;
-  const bool is_gated = a.epilogue == LinearEpilogue::kSiluMul;
-  const int n_out = is_gated ? a.n / 2 : a.n;
-  const auto total = [&](int at) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int warp = 0; warp < S::kWarps; ++warp)
-      sum += sums[warp * S::kPassTiles * S::kTileSums + at];
-    return sum;
-  };
-  for (int i = threadIdx.x; i < tiles * S::kTileSums; i += S::kThreads) {
-    const int token = i % Tokens;
-    const int row = i / Tokens % 16;
-    const int tile = first_tile + i / S::kTileSums;
-    if (token >= a.m || (is_gated && row >= 8)) continue;
-    const int j = tile * (is_gated ? 8 : 16) + row;
-    if (j >= n_out) continue;
-    const std::int64_t to = token * a.y_stride + j;
-    const float factor = a.norm_weight == nullptr ? 1.0f : norm_factor<S>(a, squares, token);
-    float p = total(i) * factor;
-    if (is_gated) {
-      float up = total(i + 8 * Tokens) * factor;
-      if (a.bias != nullptr) {
-        p += a.bias[gate_row(j)];
-        up += a.bias[up_row(j)];
-      }
-      p = p / (1.0f + __expf(-p)) * up;
-    } else {
-      if (a.bias != nullptr) p += a.bias[j];
-      if (a.epilogue == LinearEpilogue::kAdd) p += to_float(a.y[to]);
-    }
-    if (a.y_f32 != nullptr) {
-      a.y_f32[to] = p;
-    } else {
-      a.y[to] = from_float<T>(p);
-    }
-  }
-}
 
 /// This warp's slice of the tiles' chunks, streamed through a ring of copies.
 template <class S>
-struct WeightRing {
+struct SliceOfWeights {
   using F = typename S::F;
-  static constexpr int kStages = S::kTuning.stages;
 
+  CopyRing<S::kTuning.stages, S::kStageBytes> ring;
   const std::uint8_t* from;  ///< of the next copy
-  std::uint8_t* ring;
-  std::uint32_t barriers;
-  int chunks;        ///< of a row tile
-  int slice;         ///< this warp's of them
-  int stages_total;  ///< copies
+  int chunks;                ///< of a row tile
+  int slice;                 ///< this warp's of them
   int next_chunk = 0;
-  int fetched = 0;
-  int stage = 0;
-  std::uint32_t parity = 0;
 
   __device__ __forceinline__ void start() {
-    if (threadIdx.x % 32 == 0) {
-      for (int i = 0; i < kStages; ++i)
-        init_barrier(barriers + i * 8, kCopyLanes);
-      publish_barriers();
-    }
-    sync_copy_lanes();
-    for (int i = 0; i < kStages; ++i)
-      fetch(i);
+    ring.start([&](auto to, auto barrier) { fetch(to, barrier); });
   }
-  /// Queues the next copy into a stage that has been read.
-  __device__ __forceinline__ void fetch(int into) {
-    if (fetched == stages_total) return;
-    ++fetched;
+  __device__ __forceinline__ void release() {
+    ring.release([&](auto to, auto barrier) { fetch(to, barrier); });
+  }
+
+ private:
+  __device__ __forceinline__ void fetch(std::uint32_t to, std::uint32_t barrier) {
     if (threadIdx.x % 32 >= kCopyLanes) return;
     const int n = min(S::kStageChunks, slice - next_chunk);
-    expect_bytes(barriers + into * 8, n * F::kChunkBytes);
-    bulk_copy(shared_address(ring + into * S::kStageBytes), from, n * F::kChunkBytes,
-              barriers + into * 8);
-    end_copies(barriers + into * 8);
+    expect_bytes(barrier, n * F::kChunkBytes);
+    bulk_copy(to, from, n * F::kChunkBytes, barrier);
+    end_copies(barrier);
     from += n * F::kChunkBytes;
     next_chunk += n;
     if (next_chunk == slice) {
@@ -234,36 +47,10 @@ struct WeightRing {
       from += std::int64_t{chunks - slice} * F::kChunkBytes;
     }
   }
-  /// Waits for the oldest copy.
-  [[nodiscard]] const __device__ __forceinline__ std::uint8_t* wait() const {
-    wait_barrier(barriers + stage * 8, parity);
-    return ring + stage * S::kStageBytes;
-  }
-  __device__ __forceinline__ void release() {
-    __syncwarp();
-    fetch(stage);
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
 };
 
-/// This warp's sums of one row tile -> shared memory [row, token].
-template <int Tokens>
-__device__ __forceinline__ void keep_sums(const float (&acc)[4], float* to, int lane) {
-  const int g = lane / 4;
-  const int t = lane % 4;
-  if constexpr (Tokens == 1) {
-    if (t < 2) to[g + 8 * t] = t == 0 ? acc[0] : acc[2];  // all columns are the same
-  } else {
-    *reinterpret_cast<float2*>(to + g * Tokens + 2 * t) = {acc[0], acc[1]};
-    *reinterpret_cast<float2*>(to + (g + 8) * Tokens + 2 * t) = {acc[2], acc[3]};
-  }
-}
-
 template <class S, int Tokens>
-__global__ void __launch_bounds__(S::kThreads, 2)
+__global__ void __launch_bounds__(S::kThreads, S::kTuning.blocks_per_sm)
     skinny_linear_kernel(const __grid_constant__ BasicLinearArgs<typename S::T> a) {
   using F = typename S::F;
   extern __shared__ __align__(128) std::uint8_t shared[];
@@ -287,14 +74,14 @@ __global__ void __launch_bounds__(S::kThreads, 2)
   const int slice = last_chunk - first_chunk;
   const typename S::Shared at(padded_k, ceil_div(n_tiles, static_cast<int>(gridDim.x)), a.m);
 
-  WeightRing<S> ring{
+  SliceOfWeights<S> weights{
+      .ring = {.bytes = shared + warp * S::kRingBytes,
+               .barriers = shared_address(shared + at.barriers) + warp * S::kTuning.stages * 8,
+               .left = tiles * ceil_div(slice, S::kStageChunks)},
       .from = a.codes + (std::int64_t{first_tile} * chunks + first_chunk) * F::kChunkBytes,
-      .ring = shared + warp * S::kRingBytes,
-      .barriers = shared_address(shared + at.barriers) + warp * S::kTuning.stages * 8,
       .chunks = chunks,
-      .slice = slice,
-      .stages_total = tiles * ceil_div(slice, S::kStageChunks)};
-  ring.start();
+      .slice = slice};
+  weights.start();
   SliceOfX<S, Tokens> slice_of_x{.a = a,
                                  .first_column = first_chunk * F::kChunkColumns,
                                  .last_column = last_chunk * F::kChunkColumns};
@@ -307,6 +94,9 @@ __global__ void __launch_bounds__(S::kThreads, 2)
   auto* squares = reinterpret_cast<float*>(shared + at.squares);
   slice_of_x.stage(padded_k, xs, x_sums, squares);
   __syncwarp();
+  const int column = Tokens == 1 ? 0 : lane % 4 * 2;  // of the product's, the first of this lane
+  const float inverse_scale[2] = {slice_of_x.scale_of(column).inverse(),
+                                  slice_of_x.scale_of(Tokens == 1 ? 0 : column + 1).inverse()};
   // Lanes without a token read the last one; their columns of the product are not used.
   xs += Tokens == 1 ? 0 : std::int64_t{min(lane / 4, a.m - 1)} * (padded_k + S::kRowPad);
 
@@ -318,7 +108,7 @@ __global__ void __launch_bounds__(S::kThreads, 2)
     for (int tile = 0; tile < pass; ++tile) {
       float acc[4] = {};
       for (int chunk = 0; chunk < slice; chunk += S::kStageChunks) {
-        const std::uint8_t* in = ring.wait();
+        const std::uint8_t* in = weights.ring.wait();
 #pragma unroll
         for (int u = 0; u < S::kStageChunks; ++u) {
           if (chunk + u < slice) {
@@ -326,9 +116,10 @@ __global__ void __launch_bounds__(S::kThreads, 2)
                                       (first_chunk + chunk + u) * F::kChunkColumns, lane);
           }
         }
-        ring.release();
+        weights.release();
       }
-      keep_sums<Tokens>(acc, pass_sums + warp * kPassSums + tile * S::kTileSums, lane);
+      keep_sums<Tokens>(acc, inverse_scale, pass_sums + warp * kPassSums + tile * S::kTileSums,
+                        lane);
     }
     __syncthreads();
     store_tiles<S, Tokens>(a, pass_sums, squares, first_tile + done, pass);
@@ -400,14 +191,15 @@ template <LinearPolicy P>
 /// where 8 rows of x do not fit into shared memory).
 ///
 /// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x 16-byte aligned, norm_weight too.
-///          With kSiluMul n is a multiple of 16.
+///          With kSiluMul n is a multiple of 16, with kBest at most kMaxVocab.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these, or x too long for one token.
 /// Stream:  queued on ctx.stream; inputs must live until it has run.
 /// Oracle:  linear(Host, ...)
 template <LinearPolicy P>
 [[nodiscard]] cudaError_t skinny_linear(Cuda ctx, const BasicLinearArgs<typename P::Act>& a) {
   if (a.m < 0 || a.n <= 0 || a.k <= 0 || a.k % 8 != 0 || a.x_stride % 8 != 0 ||
-      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0)) {
+      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0) ||
+      (a.epilogue == LinearEpilogue::kBest && (a.best == nullptr || a.n > kMaxVocab))) {
     return cudaErrorInvalidValue;
   }
   int sms = 0;
@@ -419,6 +211,7 @@ template <LinearPolicy P>
     part.x += i * a.x_stride;
     if (a.y_f32 != nullptr) part.y_f32 += i * a.y_stride;
     if (a.y != nullptr) part.y += i * a.y_stride;
+    if (a.best != nullptr) part.best += std::int64_t{i} * best_parts(a.n);
     part.m = std::min(step, a.m - i);
     LMD_CUDA_RETURN_IF_ERROR(
         part.m == 1 ? (detail::launch_skinny<P, 1, detail::one_token_tuning>(ctx, part, sms))

@@ -7,7 +7,7 @@
 #include <lmd/core/math.hpp>
 #include <lmd/kernels/linear/tile_merge.cuh>
 #include <lmd/kernels/linear/tile_product.cuh>
-#include <lmd/kernels/primitive/async_copy.cuh>
+#include <lmd/kernels/primitive/copy_ring.cuh>
 
 #include <algorithm>
 
@@ -18,63 +18,38 @@ namespace detail {
 /// A warp's row tiles of every chunk of the block's run, streamed through a ring of copies of its
 /// own: no warp waits for another one's weights.
 template <class S>
-struct TileWeightRing {
+struct TileWeights {
   using F = typename S::F;
-  static constexpr int kStages = S::kTuning.weight_stages;
 
+  CopyRing<S::kTuning.weight_stages, S::kWeightStageBytes> ring;
   const std::uint8_t* codes;
-  std::uint8_t* ring;
-  std::uint32_t barriers;
   int chunks;          ///< of a row tile
   int last_row_tile;   ///< what lies behind it is read as this one, and not stored
   int first_row_tile;  ///< of this warp, in the tile of the next copy
   int chunk;           ///< of the next copy
-  int left;            ///< copies
-  int stage = 0;
-  std::uint32_t parity = 0;
 
   __device__ __forceinline__ void start() {
-    if (threadIdx.x % 32 == 0) {
-      for (int i = 0; i < kStages; ++i)
-        init_barrier(barriers + i * 8, kCopyLanes);
-      publish_barriers();
-    }
-    sync_copy_lanes();
-    for (int i = 0; i < kStages; ++i)
-      fetch(i);
+    ring.start([&](auto to, auto barrier) { fetch(to, barrier); });
   }
-  /// Queues the next copies into a stage that has been read.
-  __device__ __forceinline__ void fetch(int into) {
-    if (left == 0) return;
-    --left;
+  __device__ __forceinline__ void release() {
+    ring.release([&](auto to, auto barrier) { fetch(to, barrier); });
+  }
+
+ private:
+  __device__ __forceinline__ void fetch(std::uint32_t to, std::uint32_t barrier) {
     if (threadIdx.x % 32 < kCopyLanes) {
-      expect_bytes(barriers + into * 8, S::kWeightStageBytes);
+      expect_bytes(barrier, S::kWeightStageBytes);
 #pragma unroll
       for (int i = 0; i < S::kRowTiles; ++i) {
         const std::int64_t row_tile = min(first_row_tile + i, last_row_tile);
-        bulk_copy(shared_address(ring + into * S::kWeightStageBytes + i * F::kChunkBytes),
-                  codes + (row_tile * chunks + chunk) * F::kChunkBytes, F::kChunkBytes,
-                  barriers + into * 8);
+        bulk_copy(to + i * F::kChunkBytes, codes + (row_tile * chunks + chunk) * F::kChunkBytes,
+                  F::kChunkBytes, barrier);
       }
-      end_copies(barriers + into * 8);
+      end_copies(barrier);
     }
     if (++chunk == chunks) {
       chunk = 0;
       first_row_tile += S::kBlockRowTiles;
-    }
-  }
-  /// Waits for the oldest copies.
-  [[nodiscard]] const __device__ __forceinline__ std::uint8_t* wait() const {
-    wait_barrier(barriers + stage * 8, parity);
-    return ring + stage * S::kWeightStageBytes;
-  }
-  /// The warp has read them.
-  __device__ __forceinline__ void release() {
-    __syncwarp();
-    fetch(stage);
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
     }
   }
 };
@@ -156,15 +131,16 @@ __global__ void __launch_bounds__(S::kThreads, 1)
                            .chunks = split.chunks,
                            .first_chunk = chunk,
                            .units = units};
-  TileWeightRing<S> weights{.codes = a.codes,
-                            .ring = shared + warp * S::kTuning.weight_stages * S::kWeightStageBytes,
-                            .barriers = shared_address(shared + S::kWeightBarriersAt) +
-                                        warp * S::kTuning.weight_stages * 8,
-                            .chunks = split.chunks,
-                            .last_row_tile = ceil_div(a.n, F::kTileRows) - 1,
-                            .first_row_tile = tile * S::kBlockRowTiles + warp * S::kRowTiles,
-                            .chunk = chunk,
-                            .left = units};
+  TileWeights<S> weights{
+      .ring = {.bytes = shared + warp * S::kTuning.weight_stages * S::kWeightStageBytes,
+               .barriers = shared_address(shared + S::kWeightBarriersAt) +
+                           warp * S::kTuning.weight_stages * 8,
+               .left = units},
+      .codes = a.codes,
+      .chunks = split.chunks,
+      .last_row_tile = ceil_div(a.n, F::kTileRows) - 1,
+      .first_row_tile = tile * S::kBlockRowTiles + warp * S::kRowTiles,
+      .chunk = chunk};
   weights.start();
   if (threadIdx.x == 0) input.init();
   if (a.k % F::kChunkColumns != 0) input.clear();
@@ -182,7 +158,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   std::uint32_t parity = 0;
   for (int i = 0; i < units; ++i) {
     input.refill(i, warp);
-    const std::uint8_t* codes = weights.wait();
+    const std::uint8_t* codes = weights.ring.wait();
     wait_barrier(input.barriers + stage * 8, parity);
     add_products<S>(acc, codes, input.ring + stage * S::kXStageBytes, lane);
     weights.release();
@@ -246,7 +222,8 @@ template <Activation T, class F>
                                                   F&& launch_part) {
   if (a.m < 0 || a.n <= 0 || a.k <= 0 || a.k % 8 != 0 || a.x_stride % 8 != 0 ||
       reinterpret_cast<std::uintptr_t>(a.x) % 16 != 0 ||
-      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0)) {
+      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0) ||
+      (a.epilogue == LinearEpilogue::kBest && (a.best == nullptr || a.n > kMaxVocab))) {
     return cudaErrorInvalidValue;
   }
   int sms = 0;
@@ -256,6 +233,7 @@ template <Activation T, class F>
     part.linear.x += i * a.x_stride;
     if (a.y != nullptr) part.linear.y += i * a.y_stride;
     if (a.y_f32 != nullptr) part.linear.y_f32 += i * a.y_stride;
+    if (a.best != nullptr) part.linear.best += std::int64_t{i} * best_parts(a.n);
     part.linear.m = std::min(kTileTokens, a.m - i);
     LMD_CUDA_RETURN_IF_ERROR(launch_part(part, sms));
   }
@@ -272,8 +250,8 @@ template <Activation T, class F>
 /// two of these kernels may not run at the same time (they would share the workspace anyway).
 ///
 /// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x and codes 16-byte aligned. With
-///          kSiluMul n is a multiple of 16. The workspace's parts and counters as
-///          tile_part_elements and tile_counters say.
+///          kSiluMul n is a multiple of 16, with kBest at most kMaxVocab. The workspace's parts and
+///          counters as tile_part_elements and tile_counters say.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these, or with a norm_weight.
 /// Stream:  queued on ctx.stream; inputs must live until it has run.
 /// Oracle:  linear(Host, ...)

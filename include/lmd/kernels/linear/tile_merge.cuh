@@ -22,10 +22,38 @@ struct TileArgs {
   int* counters;  ///< [tile]
 };
 
-/// Adds the epilogue to a lane's four sums of one row tile and 8 tokens, c of mma_16x8x16.
+/// The best of a row tile's outputs, for each of 8 tokens: kBest. A whole warp calls it.
+template <Activation T>
+__device__ __forceinline__ void store_best_sums(
+    const BasicLinearArgs<T>& a, const float (&sums)[4], int row_tile, int first_token, int lane) {
+  static_assert(kBestFeatures == 16, "a row tile is a part");
+  const int row = row_tile * 16 + lane / 4;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    std::uint64_t key = kNoKey;
+#pragma unroll
+    for (int upper = 0; upper < 2; ++upper) {
+      const int j = row + upper * 8;
+      if (j >= a.n) continue;
+      const float bias = a.bias == nullptr ? 0.0f : a.bias[j];
+      key = min(key, checked_rank_key(sums[upper * 2 + i] + bias, j));
+    }
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2)
+      key = min(key, __shfl_xor_sync(0xffffffffu, key, step));
+    const int token = first_token + lane * 2 + i;
+    if (lane < 4 && token < a.m && row_tile < best_parts(a.n))
+      a.best[std::int64_t{token} * best_parts(a.n) + row_tile] = key;
+  }
+}
+
+/// Adds the epilogue to a lane's four sums of one row tile and 8 tokens, c of mma_16x8x16. A whole warp
+/// calls it.
 template <Activation T>
 __device__ __forceinline__ void store_sums(
     const BasicLinearArgs<T>& a, const float (&sums)[4], int row_tile, int first_token, int lane) {
+  if (a.epilogue == LinearEpilogue::kBest)
+    return store_best_sums(a, sums, row_tile, first_token, lane);
   const int row = row_tile * 16 + lane / 4;
   if (row >= a.n) return;
   const bool has_upper = row + 8 < a.n;

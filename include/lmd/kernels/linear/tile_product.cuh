@@ -5,6 +5,7 @@
 #include <lmd/core/cuda.cuh>
 #include <lmd/core/math.hpp>
 #include <lmd/kernels/linear/linear.hpp>
+#include <lmd/kernels/linear/row_params.cuh>
 #include <lmd/kernels/primitive/mma.cuh>
 #include <lmd/quant/fast_decode.cuh>
 
@@ -76,28 +77,6 @@ struct Tile {
   }
 };
 
-/// Parameters of a group for the two rows of a lane, g and g + 8.
-template <class S>
-struct RowParams {
-  float scale[2];  ///< with the decoder's power of two
-  float other[2];  ///< zero point or minimum
-
-  __device__ __forceinline__ void load(const std::uint8_t* params, int g) {
-    constexpr float kPower[2] = {S::Decoder::kLowerScale, S::Decoder::kUpperScale};
-    if constexpr (S::F::kParamBytes == 2) {
-      const auto pair = *reinterpret_cast<const std::uint32_t*>(params + g * 4);
-      scale[0] = low_of<Half>(pair) * kPower[0];
-      scale[1] = high_of<Half>(pair) * kPower[1];
-    } else {
-      const auto rows = *reinterpret_cast<const uint2*>(params + g * 8);
-      scale[0] = low_of<Half>(rows.x) * kPower[0];
-      scale[1] = low_of<Half>(rows.y) * kPower[1];
-      other[0] = high_of<Half>(rows.x);
-      other[1] = high_of<Half>(rows.y);
-    }
-  }
-};
-
 /// a - b for pairs; exact for small integers, and for their multiples of a small power of two.
 template <Activation T>
 __device__ __forceinline__ std::uint32_t subtract_pair(std::uint32_t a, std::uint32_t b) {
@@ -120,16 +99,24 @@ __device__ __forceinline__ std::uint32_t subtract_pair(std::uint32_t a, std::uin
 /// each operand cost less than sums of x for each group would.
 template <class S>
 struct GroupOperands {
+  float scale[2];         ///< with the decoder's power of two
+  float minimum[2];       ///< where the format has one
   std::uint32_t zero[2];  ///< pairs, in the decoder's power of two
 
-  __device__ __forceinline__ void set(const RowParams<S>& params) {
-    if constexpr (S::kHasZero) {
-      constexpr float kInverse[2] = {1.0f / S::Decoder::kLowerScale,
-                                     1.0f / S::Decoder::kUpperScale};
+  /// `params` of the group, in a chunk.
+  __device__ __forceinline__ void load(const std::uint8_t* params, int g) {
+    if constexpr (S::W::kGroupSize > 0) {
+      constexpr float kPower[2] = {S::Decoder::kLowerScale, S::Decoder::kUpperScale};
+      RowParams<typename S::W> rows;
+      rows.load(params, g);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const float z = params.other[i] * kInverse[i];
-        zero[i] = pack_pair<typename S::T>(z, z);
+        scale[i] = rows.scale(i) * kPower[i];
+        if constexpr (S::kHasMinimum) minimum[i] = rows.other(i);
+        if constexpr (S::kHasZero) {
+          const float z = rows.other(i) * (1.0f / kPower[i]);
+          zero[i] = pack_pair<typename S::T>(z, z);
+        }
       }
     }
   }
@@ -149,12 +136,12 @@ struct GroupOperands {
 template <class S>
 __device__ __forceinline__ void add_scaled(float (&acc)[4],
                                            const float (&c)[4],
-                                           const RowParams<S>& params,
+                                           const GroupOperands<S>& group,
                                            const float (&ones)[4]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if constexpr (S::kHasMinimum) acc[i] = fmaf(params.other[i / 2], ones[i], acc[i]);
-    acc[i] = fmaf(params.scale[i / 2], c[i], acc[i]);
+    if constexpr (S::kHasMinimum) acc[i] = fmaf(group.minimum[i / 2], ones[i], acc[i]);
+    acc[i] = fmaf(group.scale[i / 2], c[i], acc[i]);
   }
 }
 
@@ -208,7 +195,6 @@ __device__ __forceinline__ void add_products(float (&acc)[S::kRowTiles][S::kToke
   xs += g * S::kXRowBytes + lane % 4 * 16;
   float c[S::kRowTiles][S::kTokenGroups][4];
   float ones[S::kHasMinimum ? S::kTokenGroups : 1][4];
-  RowParams<S> params[S::kRowTiles];
   GroupOperands<S> group[S::kRowTiles];
 #pragma unroll
   for (int column = 0; column < F::kChunkColumns; column += 32) {
@@ -218,10 +204,9 @@ __device__ __forceinline__ void add_products(float (&acc)[S::kRowTiles][S::kToke
     for (int i = 0; i < S::kRowTiles; ++i) {
       weights[i].load(chunk + i * F::kChunkBytes + column / 64 * F::kBlockBytes, lane);
       if (kHasGroups && column % kGroup == 0) {
-        params[i].load(chunk + i * F::kChunkBytes + F::kCodeBytes +
-                           column / kGroup * F::kTileRows * F::kParamBytes,
-                       g);
-        group[i].set(params[i]);
+        group[i].load(chunk + i * F::kChunkBytes + F::kCodeBytes +
+                          column / kGroup * F::kTileRows * F::kParamBytes,
+                      g);
         for (auto& sums : c[i])
           for (float& sum : sums)
             sum = 0.0f;
@@ -245,7 +230,7 @@ __device__ __forceinline__ void add_products(float (&acc)[S::kRowTiles][S::kToke
       for (int i = 0; i < S::kRowTiles; ++i)
 #pragma unroll
         for (int j = 0; j < S::kTokenGroups; ++j)
-          add_scaled<S>(acc[i][j], c[i][j], params[i], ones[S::kHasMinimum ? j : 0]);
+          add_scaled<S>(acc[i][j], c[i][j], group[i], ones[S::kHasMinimum ? j : 0]);
     }
   }
 }

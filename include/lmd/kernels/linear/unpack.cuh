@@ -5,6 +5,7 @@
 #include <lmd/core/launch.cuh>
 #include <lmd/core/math.hpp>
 #include <lmd/kernels/linear/policy.hpp>
+#include <lmd/kernels/linear/row_params.cuh>
 #include <lmd/kernels/primitive/mma.cuh>
 #include <lmd/quant/fast_decode.cuh>
 
@@ -36,33 +37,6 @@ __device__ __forceinline__ float decode_float(float code, float scale, float oth
   }
 }
 
-/// Parameters of rows g and g + 8 in the group of a chunk's column.
-template <quant::WeightFormat W>
-struct UnpackParams {
-  float scale[2] = {};
-  float other[2] = {};
-
-  __device__ __forceinline__ void load(const std::uint8_t* chunk, int column, int g) {
-    using F = quant::FragmentWeights<W>;
-    if constexpr (W::kGroupSize > 0) {
-      const std::uint8_t* at =
-          chunk + F::kCodeBytes +
-          (column / W::kGroupSize * F::kTileRows + g * 2) * static_cast<int>(F::kParamBytes);
-      if constexpr (F::kParamBytes == 2) {
-        const auto pair = *reinterpret_cast<const std::uint32_t*>(at);
-        scale[0] = low_of<Half>(pair);
-        scale[1] = high_of<Half>(pair);
-      } else {
-        const auto rows = *reinterpret_cast<const uint2*>(at);
-        scale[0] = low_of<Half>(rows.x);
-        scale[1] = low_of<Half>(rows.y);
-        other[0] = high_of<Half>(rows.x);
-        other[1] = high_of<Half>(rows.y);
-      }
-    }
-  }
-};
-
 /// A warp decodes blocks of 16 x 64. A lane's two steps of a row are 8 neighbouring weights: four
 /// lanes store 64 bytes of a row, and the next warp's block goes on where this one's ends.
 template <LinearPolicy P>
@@ -92,8 +66,20 @@ __global__ void __launch_bounds__(kUnpackThreads)
     weights.load(chunk + block * F::kBlockBytes, lane);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      UnpackParams<W> params;
-      params.load(chunk, block * 64 + half * 32, g);
+      float scale[2] = {};
+      float other[2] = {};
+      if constexpr (W::kGroupSize > 0) {
+        using Rows = RowParams<W>;
+        Rows rows;
+        rows.load(
+            chunk + F::kCodeBytes + (block * 64 + half * 32) / W::kGroupSize * Rows::kGroupBytes,
+            g);
+#pragma unroll
+        for (int upper = 0; upper < 2; ++upper) {
+          scale[upper] = rows.scale(upper);
+          if constexpr (Rows::kHasOther) other[upper] = rows.other(upper);
+        }
+      }
       std::uint32_t even[4];
       std::uint32_t odd[4];
       weights.step(half * 2, even);
@@ -104,8 +90,8 @@ __global__ void __launch_bounds__(kUnpackThreads)
       for (int upper = 0; upper < 2; ++upper) {
         if (row + upper * 8 >= a.n) continue;
         const auto decoded = [&](std::uint32_t pair) {
-          const float s = params.scale[upper];
-          const float o = params.other[upper];
+          const float s = scale[upper];
+          const float o = other[upper];
           return pack_pair<T>(decode_float<W>(low_of<T>(pair) * kPower[upper], s, o),
                               decode_float<W>(high_of<T>(pair) * kPower[upper], s, o));
         };

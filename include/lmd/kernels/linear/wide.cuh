@@ -92,7 +92,7 @@ template <Activation T>
 /// Shapes:  as BasicLinearArgs; k a multiple of 8, x 16-byte aligned. With kSiluMul n is a multiple
 ///          of 16; with norm_weight x_stride is k. linear_scratch_bytes says how much scratch.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these, with too little scratch,
-///          without workspace.dense, or with y_f32: the dense product rounds.
+///          without workspace.dense, or with y_f32 or kBest: the dense product rounds.
 /// Stream:  queued on ctx.stream; inputs must live until it has run.
 /// Oracle:  linear(Host, ...)
 template <LinearPolicy P>
@@ -103,7 +103,7 @@ template <LinearPolicy P>
   BasicLinearArgs<T> a = args;
   const bool is_gated = a.epilogue == LinearEpilogue::kSiluMul;
   if (a.m < 0 || a.n <= 0 || a.k <= 0 || a.k % 8 != 0 || (is_gated && a.n % 16 != 0) ||
-      a.y_f32 != nullptr || workspace.dense == nullptr ||
+      a.y_f32 != nullptr || a.epilogue == LinearEpilogue::kBest || workspace.dense == nullptr ||
       workspace.scratch_bytes < linear_scratch_bytes(a.m, a.n, a.k)) {
     return cudaErrorInvalidValue;
   }

@@ -7,11 +7,16 @@ namespace lmd::kernels {
 inline constexpr int kWarp = 32;
 inline constexpr int kMaxWarps = 32;
 
-__device__ __forceinline__ float warp_sum(float x) {
+/// Groups of `Lanes` neighbouring lanes each get their sum.
+template <int Lanes>
+__device__ __forceinline__ float sum_over_lanes(float x) {
 #pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2)
+  for (int step = Lanes / 2; step > 0; step /= 2)
     x += __shfl_xor_sync(0xffffffffu, x, step);
   return x;
+}
+__device__ __forceinline__ float warp_sum(float x) {
+  return sum_over_lanes<kWarp>(x);
 }
 
 /// The sum over the block's threads, in all of them. `partial` is shared memory that nothing else

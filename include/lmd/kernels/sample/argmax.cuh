@@ -68,7 +68,7 @@ template <class Args>
 [[nodiscard]] inline cudaError_t argmax(Cuda ctx, const ArgmaxArgs& a) {
   constexpr int kMostLogits = 48 * 1024;
   if (a.m == 0) return cudaSuccess;
-  if (a.vocab < 1 || a.vocab > detail::kMaxVocab) return cudaErrorInvalidValue;
+  if (a.vocab < 1 || a.vocab > kMaxVocab) return cudaErrorInvalidValue;
   int cluster = 0;
   LMD_CUDA_RETURN_IF_ERROR(detail::choose_cluster(ctx, detail::argmax_kernel<ArgmaxArgs>, a.m,
                                                   a.vocab, kMostLogits, &cluster));

@@ -5,6 +5,7 @@
 #include <lmd/core/math.hpp>
 #include <lmd/kernels/primitive/block_sum.cuh>
 #include <lmd/kernels/primitive/cluster.cuh>
+#include <lmd/kernels/sample/rank_key.hpp>
 
 #include <cstdint>
 #include <type_traits>
@@ -14,31 +15,6 @@ namespace lmd::kernels::detail {
 inline constexpr int kSampleThreads = 512;
 inline constexpr int kSampleWarps = kSampleThreads / kWarp;
 inline constexpr int kLogitLoads = 8;  ///< 16-byte loads in flight, of a thread
-
-/// The order of the definition as one number: a smaller key is a larger logit, or the lower id of
-/// equals. Sums and limits in this order do not depend on which block holds which logit.
-///
-///   | 32 bits: the logit, order reversed | 20 bits: id |
-inline constexpr int kIdBits = 20;
-inline constexpr int kKeyBits = 32 + kIdBits;
-inline constexpr int kMaxVocab = 1 << kIdBits;
-inline constexpr std::uint64_t kInvalidKey = 0;  ///< before every other: a logit was NaN or +inf
-inline constexpr std::uint64_t kNoKey = ~std::uint64_t{0};
-
-__device__ __forceinline__ std::uint64_t rank_key(float x, int id) {
-  const std::uint32_t bits = __float_as_uint(x + 0.0f);  // -0 becomes 0: they are equal
-  const std::uint32_t ascending = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  return std::uint64_t{~ascending} << kIdBits | static_cast<std::uint32_t>(id);
-}
-
-__device__ __forceinline__ float key_logit(std::uint64_t key) {
-  const auto ascending = ~static_cast<std::uint32_t>(key >> kIdBits);
-  return __uint_as_float((ascending & 0x80000000u) != 0 ? ascending & 0x7fffffffu : ~ascending);
-}
-
-__device__ __forceinline__ int key_id(std::uint64_t key) {
-  return static_cast<int>(key & (kMaxVocab - 1));
-}
 
 /// Logits [first, first + n) of a row of `vocab`, in block `rank` of a cluster.
 struct RowSlice {
@@ -117,11 +93,6 @@ struct BestLogit {
     return is_invalid ? kInvalidKey : rank_key(logit, first + j);
   }
 };
-
-/// The token of the best key of a row, -1 where there is none.
-__device__ __forceinline__ int best_token(std::uint64_t key) {
-  return key == kInvalidKey || !(key_logit(key) > -INFINITY) ? -1 : key_id(key);
-}
 
 struct Smaller {
   static constexpr std::uint64_t kIdentity = kNoKey;

@@ -13,9 +13,11 @@ constexpr int kLeastComputeCapability = 80;
 
 /// The context of device 0 on a stream that the caller keeps.
 Cuda gpu_context(const Stream& stream) {
-  int multiprocessors = 0;
-  LMD_CUDA_TRY(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
-  return {.stream = stream.get(), .overlap = true, .multiprocessors = multiprocessors};
+  Cuda ctx{.stream = stream.get(), .overlap = true};
+  LMD_CUDA_TRY(cudaDeviceGetAttribute(&ctx.multiprocessors, cudaDevAttrMultiProcessorCount, 0));
+  LMD_CUDA_TRY(
+      cudaDeviceGetAttribute(&ctx.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+  return ctx;
 }
 
 /// What read_kernel sums, 16 bytes at a time.

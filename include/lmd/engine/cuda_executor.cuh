@@ -39,11 +39,11 @@ class CudaExecutor final : public Executor {
                Cuda ctx,
                std::unique_ptr<Stream> stream)
       : stream_(std::move(stream)),
-        ctx_(ctx),
+        ctx_(remembering(ctx, kernels_)),
         is_batch_invariant_(is_batch_invariant),
         max_rows_(plan.max_rows),
         max_batch_(plan.max_batch_size),
-        decoder_(config, std::move(weights), ops, ctx, {plan.max_rows, plan.max_batch_size}),
+        decoder_(config, std::move(weights), ops, ctx_, {plan.max_rows, plan.max_batch_size}),
         geometry_(decoder_.geometry()),
         pool_(plan.sealed_pages(), ctx.stream),
         open_((std::int64_t{plan.max_batch_size} + 1) * geometry_.open_elements(), ctx.stream),
@@ -106,6 +106,11 @@ class CudaExecutor final : public Executor {
 
  private:
   static constexpr std::int64_t kUsualUpload = std::int64_t{4} << 20;
+
+  static Cuda remembering(Cuda ctx, PreparedKernels& kernels) {
+    ctx.kernels = &kernels;
+    return ctx;
+  }
 
   /// Arrays of a step whose places a graph remembers: added first, in this order.
   struct StepArrays {
@@ -405,6 +410,7 @@ class CudaExecutor final : public Executor {
   }
 
   std::unique_ptr<Stream> stream_;  // destroyed last: buffers are freed in its order
+  PreparedKernels kernels_;
   Cuda ctx_;
   bool is_batch_invariant_;
   int max_rows_;

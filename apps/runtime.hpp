@@ -23,6 +23,7 @@ struct RuntimeOptions {
   engine::EngineConfig engine = {.max_prefill_tokens = 0};
   std::string device = "auto";        ///< auto, cpu, host (the textbook definitions) or cuda
   std::int64_t gpu_memory_limit = 0;  ///< bytes; 0: what is free on the GPU
+  std::string dtype = "auto";         ///< auto, float16 or bfloat16: activations on a GPU
   int threads = 0;                    ///< 0: as many as this process may use
   std::string model_format;           ///< "", hf or awq: must agree with what the files say
   std::string chat_template;          ///< "", a built-in name, a JSON file or JSON text

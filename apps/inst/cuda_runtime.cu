@@ -1,6 +1,7 @@
 /// \file  What apps/cuda_runtime.hpp declares, with the Cuda backend.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/engine/cuda_executor.cuh>
+#include <lmd/engine/dispatch.hpp>
 #include <lmd/engine/make_ops.cuh>
 
 #include "../cuda_runtime.hpp"
@@ -136,11 +137,13 @@ std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& s
                                                      const engine::MemoryPlan& plan) {
   auto stream = std::make_unique<Stream>();
   const Cuda ctx = gpu_context(*stream);
-  const model::CudaOps<Half> ops =
-      engine::make_cuda_ops(config.quant_policy, shape.head_dim, config.is_deterministic);
-  return std::make_unique<engine::CudaExecutor<Half>>(
-      shape, model::upload_weights(std::move(weights), ops, ctx), ops, plan,
-      config.is_deterministic, ctx, std::move(stream));
+  return engine::with_activations(config.activations, [&]<class T>() {
+    const model::CudaOps<T> ops =
+        engine::make_cuda_ops<T>(config.quant_policy, shape.head_dim, config.is_deterministic);
+    return std::unique_ptr<engine::Executor>(std::make_unique<engine::CudaExecutor<T>>(
+        shape, model::upload_weights(std::move(weights), ops, ctx), ops, plan,
+        config.is_deterministic, ctx, std::move(stream)));
+  });
 }
 
 double gpu_read_bandwidth() {

@@ -91,6 +91,12 @@ void choose_prefill_tokens(engine::EngineConfig& config, const Device& device) {
   if (config.max_prefill_tokens == 0) config.max_prefill_tokens = device.is_gpu ? kOnGpu : kOnCpu;
 }
 
+/// Activations on a GPU, as --dtype and the model say. \throws Error(kConfig) for an unknown word.
+void choose_activations(RuntimeOptions& options, const model::HfConfig& config) {
+  options.engine.activations = engine::parse_dtype(
+      options.dtype, config.torch_dtype, config.quantization.method == model::QuantMethod::kAwq);
+}
+
 model::Ops<Cpu> make_ops(const RuntimeOptions& options, int head_dim) {
   if (options.device == "host") {
     return engine::make_host_ops(options.engine.quant_policy, head_dim);
@@ -160,7 +166,8 @@ void start(Runtime& r,
            const engine::MemoryPlan& memory) {
   r.device_note = device.note;
   if (device.is_gpu) {
-    r.backend = "cuda, " + device.gpu.name;
+    const bool is_half = options.engine.activations == engine::ActivationType::kFloat16;
+    r.backend = "cuda, " + device.gpu.name + (is_half ? ", float16" : ", bfloat16");
     r.is_gpu = true;
     r.engine = std::make_unique<engine::Engine>(
         make_cuda_executor(r.config.model, std::move(weights), options.engine, memory),
@@ -204,6 +211,7 @@ DevicePlan plan_model(const std::string& folder, RuntimeOptions options) {
   const Device device = choose_device(options.device);
   choose_prefill_tokens(options.engine, device);
   const model::HfConfig config = read_model_config(folder, options);
+  choose_activations(options, config);
   return {device_text(device, options),
           plan(config.model, options, device,
                model::count_weight_bytes(folder, config.model, config.quantization))};
@@ -217,6 +225,7 @@ Runtime load_model(const std::string& folder,
   Runtime r;
   r.folder = folder;
   r.config = read_model_config(folder, options);
+  choose_activations(options, r.config);
   const engine::MemoryPlan memory =
       plan(r.config.model, options, device,
            model::count_weight_bytes(folder, r.config.model, r.config.quantization));
@@ -240,6 +249,8 @@ Runtime make_random_model(const RandomModel& what,
   r.folder = what.shape;
   r.config.model = shape_config(what.shape);
   const RandomFormats formats = random_formats(what.weights, r.config.model);
+  if (what.weights == "bf16") r.config.torch_dtype = "bfloat16";
+  choose_activations(options, r.config);
   const std::int64_t bytes = random_bytes(r.config.model, formats);
   const engine::MemoryPlan memory = plan(r.config.model, options, device, bytes);
   std::optional<model::NewFolder> folder;  // before the work, as it may be taken

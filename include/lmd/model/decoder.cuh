@@ -116,8 +116,7 @@ class CudaDecoder {
   void write_logits(const int* rows, int n, float* logits) {
     const T* x = x_.data();
     if (rows != nullptr) {
-      using Rows = kernels::WeightPolicy<quant::WeightHalf>;  // 16 bits go as they come
-      static_assert(std::same_as<T, Half>, "rows are picked as halves");
+      using Rows = kernels::WeightPolicy<quant::NumberFormat<T>>;  // they go as they come
       try_kernel(kernels::embed<Rows, T>(ctx_, {.out = last_.data(),
                                                 .ids = rows,
                                                 .codes = reinterpret_cast<std::uint8_t*>(x_.data()),

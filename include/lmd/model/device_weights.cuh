@@ -114,7 +114,8 @@ class WeightUploader {
     int overflow = 0;
     overflow_.copy_to({&overflow, 1});
     LMD_REQUIRE(overflow == 0, ErrorCode::kConfig,
-                "a weight is larger than 65504, the largest half: use --device cpu");
+                "a weight is too large for the 16 bits of activations: use --dtype bfloat16, or "
+                "--device cpu");
   }
 
   [[nodiscard]] DeviceBuffer<float> upload(const Buffer<float>& from) {

@@ -15,8 +15,13 @@ GpuFacts query_gpu() {
 }
 
 engine::BackendNeeds cuda_needs(const model::ModelConfig& /*model*/,
-                                const engine::EngineConfig& /*config*/) {
+                                const engine::EngineConfig& /*config*/,
+                                const model::WeightShapes& /*weights*/) {
   return {};
+}
+
+std::int64_t gpu_bytes_in_use() {
+  return 0;
 }
 
 std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& /*model*/,

@@ -1,6 +1,7 @@
 /// \file  What apps/cuda_runtime.hpp declares, with the Cuda backend.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/engine/cuda_executor.cuh>
+#include <lmd/engine/cuda_needs.cuh>
 #include <lmd/engine/dispatch.hpp>
 #include <lmd/engine/make_ops.cuh>
 
@@ -57,6 +58,11 @@ void require_kernels(const model::ModelConfig& shape, const engine::EngineConfig
           "at most " + std::to_string(kernels::detail::kMaxVocab));
   for (const int size : {shape.hidden_size, shape.intermediate_size, shape.q_size()})
     require(size % 8 == 0, "a layer of size", size, "multiples of 8");
+}
+
+template <Activation T>
+model::CudaOps<T> make_ops(const model::ModelConfig& shape, const engine::EngineConfig& config) {
+  return engine::make_cuda_ops<T>(config.quant_policy, shape.head_dim, config.is_deterministic);
 }
 
 }  // namespace
@@ -119,16 +125,21 @@ GpuFacts query_gpu() {
 }
 
 engine::BackendNeeds cuda_needs(const model::ModelConfig& shape,
-                                const engine::EngineConfig& config) {
+                                const engine::EngineConfig& config,
+                                const model::WeightShapes& weights) {
   require_kernels(shape, config);
-  const model::StepLimits limits{engine::step_rows(shape, config), config.max_batch_size};
-  const int unit_bytes = engine::sealed_unit_bytes(config.quant_policy, shape.head_dim);
-  const cache::CacheGeometry geometry{shape.n_layers, shape.n_kv_heads, shape.head_dim, unit_bytes};
-  const std::int64_t pages = std::int64_t{limits.prefill_pages()} * 2 * geometry.open_tile() * 2;
-  return {
-      .activation_bytes = 2,
-      .workspace = pages + geometry.open_elements() * 2 +
-                   model::LinearMemory::bytes_of(shape, limits.rows, query_gpu().multiprocessors)};
+  return engine::with_activations(config.activations, [&]<class T>() {
+    return engine::cuda_needs(shape, config, weights, make_ops<T>(shape, config),
+                              query_gpu().multiprocessors);
+  });
+}
+
+std::int64_t gpu_bytes_in_use() {
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t bytes = 0;
+  LMD_CUDA_TRY(cudaDeviceGetDefaultMemPool(&pool, 0));
+  LMD_CUDA_TRY(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &bytes));
+  return static_cast<std::int64_t>(bytes);
 }
 
 std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& shape,
@@ -138,8 +149,7 @@ std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& s
   auto stream = std::make_unique<Stream>();
   const Cuda ctx = gpu_context(*stream);
   return engine::with_activations(config.activations, [&]<class T>() {
-    const model::CudaOps<T> ops =
-        engine::make_cuda_ops<T>(config.quant_policy, shape.head_dim, config.is_deterministic);
+    const model::CudaOps<T> ops = make_ops<T>(shape, config);
     return std::unique_ptr<engine::Executor>(std::make_unique<engine::CudaExecutor<T>>(
         shape, model::upload_weights(std::move(weights), ops, ctx), ops, plan,
         config.is_deterministic, ctx, std::move(stream)));

@@ -42,7 +42,8 @@ int usable_processors() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-/// What the driver, graphs and libraries take on the way.
+/// What CUDA takes itself on the way, for the code of kernels and libraries, graphs, and the rounding of
+/// allocations. Buffers are in the plan.
 constexpr std::int64_t kGpuReserve = std::int64_t{768} << 20;
 
 /// Where a model will run.
@@ -125,17 +126,16 @@ cache::CacheGeometry geometry_of(const model::ModelConfig& m, int quant_policy) 
 engine::MemoryPlan plan(const model::ModelConfig& m,
                         const RuntimeOptions& options,
                         const Device& device,
-                        std::int64_t weight_bytes) {
+                        const model::WeightShapes& weights) {
   const cache::CacheGeometry geometry = geometry_of(m, options.engine.quant_policy);
   if (!device.is_gpu) {
-    return engine::plan_memory(m, options.engine, geometry, weight_bytes,
+    return engine::plan_memory(m, options.engine, geometry, model::held_bytes(weights),
                                engine::available_host_memory());
   }
   std::int64_t available = device.gpu.free_bytes;
   if (options.gpu_memory_limit > 0) available = std::min(available, options.gpu_memory_limit);
-  return engine::plan_memory(m, options.engine, geometry, weight_bytes,
-                             std::max<std::int64_t>(available - kGpuReserve, 0),
-                             cuda_needs(m, options.engine));
+  return engine::plan_memory(m, options.engine, geometry, cuda_needs(m, options.engine, weights),
+                             std::max<std::int64_t>(available - kGpuReserve, 0));
 }
 
 text::ChatTemplate choose_template(const Runtime& r, const RuntimeOptions& options) {
@@ -158,6 +158,21 @@ text::ChatTemplate choose_template(const Runtime& r, const RuntimeOptions& optio
   return text::select_template(hints);
 }
 
+/// What `make` returns. The plan was made for what was free on the GPU then.
+/// \throws what `make` \throws; Error(kCapacity) with the plan and a way out where its memory is not there.
+template <class F>
+std::unique_ptr<engine::Executor> within_plan(const engine::MemoryPlan& memory, F&& make) {
+  try {
+    return make();
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kCapacity) throw;
+    throw Error(ErrorCode::kCapacity,
+                engine::to_text(memory) + e.what() +
+                    ": less than the plan was made for; use a smaller --gpu-memory-limit or "
+                    "--cache-max-entry-count, or end what else runs on the GPU");
+  }
+}
+
 /// Everything that follows once the weights are there.
 void start(Runtime& r,
            model::DecoderWeights weights,
@@ -170,7 +185,11 @@ void start(Runtime& r,
     r.backend = "cuda, " + device.gpu.name + (is_half ? ", float16" : ", bfloat16");
     r.is_gpu = true;
     r.engine = std::make_unique<engine::Engine>(
-        make_cuda_executor(r.config.model, std::move(weights), options.engine, memory),
+        within_plan(memory,
+                    [&] {
+                      return make_cuda_executor(r.config.model, std::move(weights), options.engine,
+                                                memory);
+                    }),
         options.engine, memory);
     return;
   }
@@ -214,7 +233,7 @@ DevicePlan plan_model(const std::string& folder, RuntimeOptions options) {
   choose_activations(options, config);
   return {device_text(device, options),
           plan(config.model, options, device,
-               model::count_weight_bytes(folder, config.model, config.quantization))};
+               model::read_weight_shapes(folder, config.model, config.quantization))};
 }
 
 Runtime load_model(const std::string& folder,
@@ -228,7 +247,7 @@ Runtime load_model(const std::string& folder,
   choose_activations(options, r.config);
   const engine::MemoryPlan memory =
       plan(r.config.model, options, device,
-           model::count_weight_bytes(folder, r.config.model, r.config.quantization));
+           model::read_weight_shapes(folder, r.config.model, r.config.quantization));
   const bool has_tokenizer =
       is_file(folder + "/tokenizer.json") || is_file(folder + "/tokenizer.model");
   if (has_tokenizer || options.needs_tokenizer) r.tokenizer = text::load_tokenizer(folder);
@@ -251,12 +270,12 @@ Runtime make_random_model(const RandomModel& what,
   const RandomFormats formats = random_formats(what.weights, r.config.model);
   if (what.weights == "bf16") r.config.torch_dtype = "bfloat16";
   choose_activations(options, r.config);
-  const std::int64_t bytes = random_bytes(r.config.model, formats);
-  const engine::MemoryPlan memory = plan(r.config.model, options, device, bytes);
+  const model::WeightShapes shapes = random_shapes(r.config.model, formats);
+  const engine::MemoryPlan memory = plan(r.config.model, options, device, shapes);
   std::optional<model::NewFolder> folder;  // before the work, as it may be taken
   if (!what.save_to.empty()) folder.emplace(what.save_to);
   r.threads = make_threads(options);
-  RandomWeights random(r.threads.get(), making, bytes);
+  RandomWeights random(r.threads.get(), making, model::matrix_bytes(shapes));
   model::DecoderWeights weights = random_decoder(r.config.model, formats, random);
   if (folder) {
     save_checkpoint(r.config.model, weights, folder->partial_path(), r.threads.get(), saving);

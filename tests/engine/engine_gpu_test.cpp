@@ -19,11 +19,13 @@ bool has_gpu() {
   return gpu.is_usable;
 }
 
-engine::MemoryPlan plan_for(const model::ModelConfig& m, const engine::EngineConfig& config) {
+engine::MemoryPlan plan_for(const model::ModelConfig& m,
+                            const engine::EngineConfig& config,
+                            const model::WeightShapes& weights) {
   const cache::CacheGeometry geometry{m.n_layers, m.n_kv_heads, m.head_dim,
                                       engine::sealed_unit_bytes(config.quant_policy, m.head_dim)};
-  return engine::plan_memory(m, config, geometry, 0, std::int64_t{8} << 30,
-                             apps::cuda_needs(m, config));
+  return engine::plan_memory(m, config, geometry, apps::cuda_needs(m, config, weights),
+                             std::int64_t{8} << 30);
 }
 
 std::unique_ptr<engine::Executor> on_gpu(const test::Golden& golden, int quant_policy) {
@@ -31,8 +33,9 @@ std::unique_ptr<engine::Executor> on_gpu(const test::Golden& golden, int quant_p
   config.quant_policy = quant_policy;
   config.session_len = test::kGoldenTokens;
   config.max_batch_size = 1;
-  return apps::make_cuda_executor(golden.config.model, golden.weights(), config,
-                                  plan_for(golden.config.model, config));
+  model::DecoderWeights weights = golden.weights();
+  const engine::MemoryPlan plan = plan_for(golden.config.model, config, cases::shapes_of(weights));
+  return apps::make_cuda_executor(golden.config.model, std::move(weights), config, plan);
 }
 
 struct Setup {
@@ -53,7 +56,7 @@ engine::Engine make_engine(const Setup& s, model::DecoderWeights weights) {
   config.max_prefill_tokens = s.chunk;
   config.has_prefix_cache = s.has_prefix_cache;
   config.is_deterministic = s.is_deterministic;
-  const engine::MemoryPlan plan = plan_for(m, config);
+  const engine::MemoryPlan plan = plan_for(m, config, cases::shapes_of(weights));
   return {apps::make_cuda_executor(m, std::move(weights), config, plan), config, plan};
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/stream.cuh>
+#include <lmd/engine/cuda_needs.cuh>
 #include <lmd/engine/draw_upload.cuh>
 #include <lmd/engine/executor.hpp>
 #include <lmd/engine/memory_plan.hpp>
@@ -53,7 +54,8 @@ class CudaExecutor final : public Executor {
         drawn_logprobs_(plan.max_batch_size, ctx.stream),
         host_ids_(plan.max_batch_size),
         host_logprobs_(plan.max_batch_size),
-        upload_(kUsualUpload, ctx.stream),
+        upload_(step_upload_bytes({plan.max_rows, plan.max_batch_size}, plan.session_len),
+                ctx.stream),
         draw_upload_(plan.max_batch_size, plan.session_len, config.vocab_size, ctx.stream),
         next_positions_(static_cast<std::size_t>(plan.max_batch_size), -1) {
     open_.fill_bytes(0);  // what is masked must still be a number
@@ -70,17 +72,17 @@ class CudaExecutor final : public Executor {
   void run(std::span<const StepItem> items, std::span<Drawn> drawn) override {
     draws_.clear();
     bool is_decode = true;
-    clear_left_slots(items);
     for (const StepItem& item : items) {
       if (item.draw != nullptr) draws_.push_back(&item);
       is_decode = is_decode && item.ids.size() == 1 && item.draw != nullptr;
     }
-    if (is_decode) {
-      decode(items);
-    } else {
-      forward(items);
-    }
-    finish_step(is_decode ? "decode" : "prompt", static_cast<int>(items.size()));
+    run_step(is_decode ? "decode" : "prompt", items, [&] {
+      if (is_decode) {
+        decode(items);
+      } else {
+        forward(items);
+      }
+    });
     for (std::size_t i = 0; i < draws_.size(); ++i) {
       drawn[i].token = host_ids_.data()[i];
       drawn[i].logprobs.chosen = host_logprobs_.data()[i];
@@ -93,23 +95,21 @@ class CudaExecutor final : public Executor {
 
   void logits(const StepItem& item, float* logits) override {
     draws_.clear();
-    clear_left_slots({&item, 1});
-    const int n = static_cast<int>(item.ids.size());
-    const int* rows = queue_forward({&item, 1}, n);
-    const std::int64_t vocab = decoder_.config().vocab_size;
-    for (int at = 0; at < n; at += max_batch_) {
-      const int m = std::min(max_batch_, n - at);
-      decoder_.write_logits(rows + at, m, logits_.data());
-      LMD_CUDA_TRY(cudaMemcpyAsync(logits + at * vocab, logits_.data(),
-                                   static_cast<std::size_t>(m * vocab) * sizeof(float),
-                                   cudaMemcpyDeviceToHost, ctx_.stream));
-    }
-    finish_step("logits", n);
+    run_step("logits", {&item, 1}, [&] {
+      const int n = static_cast<int>(item.ids.size());
+      const int* rows = queue_forward({&item, 1}, n);
+      const std::int64_t vocab = decoder_.config().vocab_size;
+      for (int at = 0; at < n; at += max_batch_) {
+        const int m = std::min(max_batch_, n - at);
+        decoder_.write_logits(rows + at, m, logits_.data());
+        LMD_CUDA_TRY(cudaMemcpyAsync(logits + at * vocab, logits_.data(),
+                                     static_cast<std::size_t>(m * vocab) * sizeof(float),
+                                     cudaMemcpyDeviceToHost, ctx_.stream));
+      }
+    });
   }
 
  private:
-  static constexpr std::int64_t kUsualUpload = std::int64_t{4} << 20;
-
   static Cuda remembering(Cuda ctx, PreparedKernels& kernels) {
     ctx.kernels = &kernels;
     return ctx;
@@ -134,14 +134,25 @@ class CudaExecutor final : public Executor {
     int logit_rows = 0;  ///< 0: the first `draws` rows
   };
 
-  /// Waits for the step. \throws Error(kCuda) that says which it was.
-  void finish_step(const char* kind, int n) const {
-    const cudaError_t error = cudaStreamSynchronize(ctx_.stream);
-    if (error == cudaSuccess) return;
-    (void)cudaGetLastError();
-    throw Error(ErrorCode::kCuda, std::string("a ") + kind + " step of " + std::to_string(n) +
-                                      " with KV scheme " + decoder_.kv_name() + ": " +
-                                      cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
+  /// Queues a step and waits for it. A kernel that fails while it runs does not say so itself:
+  /// \throws Error(kCuda) that says which step it was.
+  template <class F>
+  void run_step(const char* kind, std::span<const StepItem> items, F&& queue) {
+    try {
+      clear_left_slots(items);
+      queue();
+      LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kCuda) throw;
+      std::size_t rows = 0;
+      for (const StepItem& item : items)
+        rows += item.ids.size();
+      throw Error(ErrorCode::kCuda, std::string("a ") + kind + " step of " +
+                                        std::to_string(items.size()) + " sequences, " +
+                                        std::to_string(rows) + " tokens, " +
+                                        quant::NumberFormat<T>::kName + " activations, KV scheme " +
+                                        decoder_.kv_name() + ": " + e.what());
+    }
   }
 
   /// What a sequence without an answer left in its slot is never gone on with.

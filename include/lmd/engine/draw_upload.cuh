@@ -24,12 +24,17 @@ class DrawUpload {
   DrawUpload(int n_slots, int session_len, int vocab_size, cudaStream_t stream)
       : session_len_(session_len),
         vocab_size_(vocab_size),
-        tokens_(std::int64_t{n_slots} * session_len, stream),
+        tokens_(token_elements(n_slots, session_len), stream),
         mirror_(n_slots) {}
 
   /// Elements of the tokens that are kept.
   [[nodiscard]] static std::int64_t token_elements(int n_slots, int session_len) {
     return std::int64_t{n_slots} * session_len;
+  }
+
+  /// Bytes of the upload for the tokens of one sequence at most.
+  [[nodiscard]] static std::int64_t most_token_bytes(int session_len) {
+    return StepUpload::bytes_of<int>(session_len) + StepUpload::bytes_of<kernels::TokenRun>(1);
   }
 
   void begin() { runs_.clear(); }

@@ -4,6 +4,7 @@
 
 #include <lmd/core/device_buffer.cuh>
 #include <lmd/model/ops.cuh>
+#include <lmd/model/weight_shapes.hpp>
 #include <lmd/model/weights.hpp>
 
 #include <algorithm>
@@ -18,6 +19,23 @@ inline void try_kernel(cudaError_t error, const char* kernel, int m, int n) {
   throw Error(ErrorCode::kCuda, std::string(kernel) + " [" + std::to_string(m) + ", " +
                                     std::to_string(n) + "]: " + cudaGetErrorName(error) + ", " +
                                     cudaGetErrorString(error));
+}
+
+/// "linear awq4g128, f16 activations"
+template <Activation T>
+[[nodiscard]] std::string kernel_name(const char* kernel, int format) {
+  return std::string(kernel) + ' ' + weight_format_facts(format).name + ", " +
+         quant::NumberFormat<T>::kName + " activations";
+}
+
+/// \throws Error(kConfig) for a format without kernels.
+template <Activation T>
+[[nodiscard]] const CudaLinearOps<T>& linear_ops(const CudaOps<T>& ops, int format) {
+  const CudaLinearOps<T>& found = ops.formats[static_cast<std::size_t>(format)];
+  LMD_REQUIRE(found.pack != nullptr, ErrorCode::kConfig,
+              std::string("weights of format ") + weight_format_facts(format).name +
+                  " have no kernels on the GPU; use --device cpu, or lmd convert --dtype float16");
+  return found;
 }
 
 /// One matrix [n out, k in] as a fragment stream.
@@ -47,6 +65,10 @@ struct DeviceWeights {
   DeviceMatrix head;               ///< n = 0 when the embedding is reused
 };
 
+[[nodiscard]] inline bool has_split_gate(const DeviceWeights& w) {
+  return std::ranges::any_of(w.layers, [](const DeviceLayer& l) { return l.gate_up.size() > 1; });
+}
+
 [[nodiscard]] inline std::int64_t held_bytes(const DeviceMatrix& m) {
   return static_cast<std::int64_t>(m.stream.size_bytes() + m.bias.size_bytes());
 }
@@ -70,6 +92,19 @@ struct DeviceWeights {
   return bytes;
 }
 
+/// Bytes that DeviceWeights of these shapes will take.
+/// \throws Error(kConfig) for a format without kernels.
+template <Activation T>
+[[nodiscard]] std::int64_t device_bytes(const WeightShapes& shapes, const CudaOps<T>& ops) {
+  constexpr auto kFloat = static_cast<std::int64_t>(sizeof(float));
+  std::int64_t bytes = shapes.norm_elements * kFloat;
+  for (const MatrixShape& m : shapes.matrices) {
+    bytes += linear_ops(ops, m.format).stream_bytes(m.n, m.k);
+    if (m.has_bias) bytes += m.n * kFloat;
+  }
+  return bytes;
+}
+
 /// Uploads host matrices and packs them on the device. Holds room for the largest matrix met so far.
 template <Activation T>
 class WeightUploader {
@@ -88,10 +123,7 @@ class WeightUploader {
     to.n = from.n;
     to.k = from.k;
     if (from.n == 0) return to;
-    const CudaLinearOps<T>& ops = ops_->formats[static_cast<std::size_t>(from.format)];
-    LMD_REQUIRE(ops.pack != nullptr, ErrorCode::kConfig,
-                "weights of format number " + std::to_string(from.format) +
-                    " have no kernels on the GPU; use --device cpu, or lmd convert --dtype f16");
+    const CudaLinearOps<T>& ops = linear_ops(*ops_, from.format);
     to.stream = DeviceBuffer<std::uint8_t>(ops.stream_bytes(from.n, from.k), ctx_.stream);
     const std::uint8_t* codes = stage(codes_, from.codes);
     const std::uint8_t* params = stage(params_, from.params);
@@ -102,7 +134,7 @@ class WeightUploader {
                                .k = from.k,
                                .order = order,
                                .overflow = overflow_.data()}),
-               "pack_fragments", from.n, from.k);
+               kernel_name<T>("pack_fragments", from.format).c_str(), from.n, from.k);
     if (from.bias.size() > 0) to.bias = upload(from.bias);
     from.codes = {};
     from.params = {};

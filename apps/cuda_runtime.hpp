@@ -4,6 +4,8 @@
 
 #include <lmd/engine/executor.hpp>
 #include <lmd/engine/memory_plan.hpp>
+#include <lmd/model/dtype.hpp>
+#include <lmd/model/hf_config.hpp>
 #include <lmd/model/weight_shapes.hpp>
 #include <lmd/model/weights.hpp>
 
@@ -46,6 +48,15 @@ struct GpuFacts {
     model::DecoderWeights weights,
     const engine::EngineConfig& config,
     const engine::MemoryPlan& plan);
+
+/// The same from the files of a folder: read, moved and packed at once. `progress` in bytes of the files.
+/// \throws what loading weights \throws, too.
+[[nodiscard]] std::unique_ptr<engine::Executor> load_cuda_executor(
+    const std::string& folder,
+    const model::HfConfig& files,
+    const engine::EngineConfig& config,
+    const engine::MemoryPlan& plan,
+    const model::Progress& progress);
 
 /// Bytes per second that the GPU reads from its memory: the best of a few passes over 4 GiB, or
 /// what is free of it.

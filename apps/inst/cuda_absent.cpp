@@ -31,6 +31,14 @@ std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& /
   throw Error(ErrorCode::kConfig, query_gpu().problem);
 }
 
+std::unique_ptr<engine::Executor> load_cuda_executor(const std::string& /*folder*/,
+                                                     const model::HfConfig& /*files*/,
+                                                     const engine::EngineConfig& /*config*/,
+                                                     const engine::MemoryPlan& /*plan*/,
+                                                     const model::Progress& /*progress*/) {
+  throw Error(ErrorCode::kConfig, query_gpu().problem);
+}
+
 double gpu_read_bandwidth() {
   return 0.0;
 }

@@ -4,6 +4,7 @@
 #include <lmd/engine/cuda_needs.cuh>
 #include <lmd/engine/dispatch.hpp>
 #include <lmd/engine/make_ops.cuh>
+#include <lmd/model/load_device_weights.cuh>
 
 #include "../cuda_runtime.hpp"
 
@@ -63,6 +64,22 @@ void require_kernels(const model::ModelConfig& shape, const engine::EngineConfig
 template <Activation T>
 model::CudaOps<T> make_ops(const model::ModelConfig& shape, const engine::EngineConfig& config) {
   return engine::make_cuda_ops<T>(config.quant_policy, shape.head_dim, config.is_deterministic);
+}
+
+/// `get_weights(ops, ctx)` brings them to the GPU.
+template <class F>
+std::unique_ptr<engine::Executor> make_executor(const model::ModelConfig& shape,
+                                                const engine::EngineConfig& config,
+                                                const engine::MemoryPlan& plan,
+                                                F&& get_weights) {
+  auto stream = std::make_unique<Stream>();
+  const Cuda ctx = gpu_context(*stream);
+  return engine::with_activations(config.activations, [&]<class T>() {
+    const model::CudaOps<T> ops = make_ops<T>(shape, config);
+    model::DeviceWeights weights = get_weights(ops, ctx);
+    return std::unique_ptr<engine::Executor>(std::make_unique<engine::CudaExecutor<T>>(
+        shape, std::move(weights), ops, plan, config.is_deterministic, ctx, std::move(stream)));
+  });
 }
 
 }  // namespace
@@ -146,13 +163,18 @@ std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& s
                                                      model::DecoderWeights weights,
                                                      const engine::EngineConfig& config,
                                                      const engine::MemoryPlan& plan) {
-  auto stream = std::make_unique<Stream>();
-  const Cuda ctx = gpu_context(*stream);
-  return engine::with_activations(config.activations, [&]<class T>() {
-    const model::CudaOps<T> ops = make_ops<T>(shape, config);
-    return std::unique_ptr<engine::Executor>(std::make_unique<engine::CudaExecutor<T>>(
-        shape, model::upload_weights(std::move(weights), ops, ctx), ops, plan,
-        config.is_deterministic, ctx, std::move(stream)));
+  return make_executor(shape, config, plan, [&](const auto& ops, Cuda ctx) {
+    return model::upload_weights(std::move(weights), ops, ctx);
+  });
+}
+
+std::unique_ptr<engine::Executor> load_cuda_executor(const std::string& folder,
+                                                     const model::HfConfig& files,
+                                                     const engine::EngineConfig& config,
+                                                     const engine::MemoryPlan& plan,
+                                                     const model::Progress& progress) {
+  return make_executor(files.model, config, plan, [&](const auto& ops, Cuda ctx) {
+    return model::load_device_weights(folder, files.model, files.quantization, ops, ctx, progress);
   });
 }
 

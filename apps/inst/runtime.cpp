@@ -173,26 +173,24 @@ std::unique_ptr<engine::Executor> within_plan(const engine::MemoryPlan& memory, 
   }
 }
 
-/// Everything that follows once the weights are there.
-void start(Runtime& r,
-           model::DecoderWeights weights,
-           const RuntimeOptions& options,
-           const Device& device,
-           const engine::MemoryPlan& memory) {
-  r.device_note = device.note;
-  if (device.is_gpu) {
-    const bool is_half = options.engine.activations == engine::ActivationType::kFloat16;
-    r.backend = "cuda, " + device.gpu.name + (is_half ? ", float16" : ", bfloat16");
-    r.is_gpu = true;
-    r.engine = std::make_unique<engine::Engine>(
-        within_plan(memory,
-                    [&] {
-                      return make_cuda_executor(r.config.model, std::move(weights), options.engine,
-                                                memory);
-                    }),
-        options.engine, memory);
-    return;
-  }
+/// An engine on the GPU, whose executor `make` makes.
+template <class F>
+void start_on_gpu(Runtime& r,
+                  const RuntimeOptions& options,
+                  const Device& device,
+                  const engine::MemoryPlan& memory,
+                  F&& make) {
+  const bool is_half = options.engine.activations == engine::ActivationType::kFloat16;
+  r.backend = "cuda, " + device.gpu.name + (is_half ? ", float16" : ", bfloat16");
+  r.is_gpu = true;
+  r.engine = std::make_unique<engine::Engine>(within_plan(memory, make), options.engine, memory);
+}
+
+/// An engine on the processor.
+void start_on_cpu(Runtime& r,
+                  model::DecoderWeights weights,
+                  const RuntimeOptions& options,
+                  const engine::MemoryPlan& memory) {
   engine::arrange_for_cpu(weights, r.threads.get());
   const bool is_host = options.device == "host";
   r.backend = is_host ? "host, 1 thread"
@@ -253,8 +251,15 @@ Runtime load_model(const std::string& folder,
   if (has_tokenizer || options.needs_tokenizer) r.tokenizer = text::load_tokenizer(folder);
   r.chat_template = choose_template(r, options);
   r.threads = make_threads(options);
-  start(r, model::load_weights(folder, r.config.model, r.config.quantization, progress), options,
-        device, memory);
+  r.device_note = device.note;
+  if (device.is_gpu) {
+    start_on_gpu(r, options, device, memory, [&] {
+      return load_cuda_executor(folder, r.config, options.engine, memory, progress);
+    });
+  } else {
+    start_on_cpu(r, model::load_weights(folder, r.config.model, r.config.quantization, progress),
+                 options, memory);
+  }
   return r;
 }
 
@@ -281,7 +286,14 @@ Runtime make_random_model(const RandomModel& what,
     save_checkpoint(r.config.model, weights, folder->partial_path(), r.threads.get(), saving);
     folder->commit();
   }
-  start(r, std::move(weights), options, device, memory);
+  r.device_note = device.note;
+  if (device.is_gpu) {
+    start_on_gpu(r, options, device, memory, [&] {
+      return make_cuda_executor(r.config.model, std::move(weights), options.engine, memory);
+    });
+  } else {
+    start_on_cpu(r, std::move(weights), options, memory);
+  }
   return r;
 }
 

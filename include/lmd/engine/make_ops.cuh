@@ -30,6 +30,8 @@ template <Activation T>
               .embed = &kernels::embed<P, T>,
               .pack = &quant::pack_fragments<W, From>,
               .stream_bytes = &quant::FragmentWeights<W>::stream_bytes};
+    if constexpr (requires(typename From::Params p) { p.zero; })
+      format.pack_awq = &quant::pack_awq<From::kGroupSize>;
     if (is_batch_invariant) format.linear = &kernels::batch_invariant_linear<P>;
   });
   with_kv_scheme(quant_policy, [&]<class S>() {

@@ -105,6 +105,35 @@ template <Activation T>
   return bytes;
 }
 
+/// A matrix of this shape, not packed yet. \throws Error(kConfig) for a format without kernels;
+/// Error(kCapacity).
+template <Activation T>
+[[nodiscard]] DeviceMatrix device_matrix(const CudaOps<T>& ops,
+                                         const MatrixShape& shape,
+                                         cudaStream_t stream) {
+  DeviceMatrix m;
+  m.format = shape.format;
+  m.n = shape.n;
+  m.k = shape.k;
+  m.stream = DeviceBuffer<std::uint8_t>(linear_ops(ops, m.format).stream_bytes(m.n, m.k), stream);
+  return m;
+}
+
+/// How the rows of gate and up lie in the stream; `n_matrices` is 1 where they are one matrix of `rows`.
+[[nodiscard]] inline quant::RowOrder gate_up_order(std::size_t n_matrices, int rows) {
+  return n_matrices == 1 && rows % 16 == 0 ? quant::RowOrder::kGateUpBlocks
+                                           : quant::RowOrder::kAsTheyAre;
+}
+
+/// Waits for the packing. \throws Error(kConfig) where a weight did not fit into 16 bits.
+inline void require_no_overflow(const DeviceBuffer<int>& flag) {
+  int overflow = 0;
+  flag.copy_to({&overflow, 1});
+  LMD_REQUIRE(overflow == 0, ErrorCode::kConfig,
+              "a weight is too large for the 16 bits of activations: use --dtype bfloat16, or "
+              "--device cpu");
+}
+
 /// Uploads host matrices and packs them on the device. Holds room for the largest matrix met so far.
 template <Activation T>
 class WeightUploader {
@@ -118,13 +147,9 @@ class WeightUploader {
   /// \throws Error(kConfig) for a format without kernels; Error(kCapacity).
   [[nodiscard]] DeviceMatrix upload(Matrix& from,
                                     quant::RowOrder order = quant::RowOrder::kAsTheyAre) {
-    DeviceMatrix to;
-    to.format = from.format;
-    to.n = from.n;
-    to.k = from.k;
-    if (from.n == 0) return to;
+    if (from.n == 0) return {};
     const CudaLinearOps<T>& ops = linear_ops(*ops_, from.format);
-    to.stream = DeviceBuffer<std::uint8_t>(ops.stream_bytes(from.n, from.k), ctx_.stream);
+    DeviceMatrix to = device_matrix(*ops_, {from.format, from.n, from.k}, ctx_.stream);
     const std::uint8_t* codes = stage(codes_, from.codes);
     const std::uint8_t* params = stage(params_, from.params);
     try_kernel(ops.pack(ctx_, {.stream = to.stream.data(),
@@ -142,13 +167,7 @@ class WeightUploader {
   }
 
   /// Waits for everything. \throws Error(kConfig) where a weight does not fit into 16 bits.
-  void finish() {
-    int overflow = 0;
-    overflow_.copy_to({&overflow, 1});
-    LMD_REQUIRE(overflow == 0, ErrorCode::kConfig,
-                "a weight is too large for the 16 bits of activations: use --dtype bfloat16, or "
-                "--device cpu");
-  }
+  void finish() { require_no_overflow(overflow_); }
 
   [[nodiscard]] DeviceBuffer<float> upload(const Buffer<float>& from) {
     DeviceBuffer<float> to(from.size(), ctx_.stream);
@@ -187,11 +206,8 @@ template <Activation T>
       made.qkv.push_back(uploader.upload(m));
     made.attention_out = uploader.upload(layer.attention_out);
     made.mlp_norm = uploader.upload(layer.mlp_norm);
-    const bool is_one = layer.gate_up.size() == 1 && layer.gate_up[0].n % 16 == 0;
-    for (Matrix& m : layer.gate_up) {
-      made.gate_up.push_back(uploader.upload(
-          m, is_one ? quant::RowOrder::kGateUpBlocks : quant::RowOrder::kAsTheyAre));
-    }
+    for (Matrix& m : layer.gate_up)
+      made.gate_up.push_back(uploader.upload(m, gate_up_order(layer.gate_up.size(), m.n)));
     made.down = uploader.upload(layer.down);
     to.layers.push_back(std::move(made));
   }

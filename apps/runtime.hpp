@@ -38,6 +38,12 @@ struct RuntimeOptions {
 /// models_folder(). \throws Error(kIo) that names both places.
 [[nodiscard]] std::string find_model(const std::string& name_or_path);
 
+/// How long a part of loading took.
+struct LoadTime {
+  const char* what;
+  double seconds;
+};
+
 /// A model ready to run. Members are destroyed last to first: the engine before its threads.
 struct Runtime {
   std::string folder;
@@ -48,6 +54,7 @@ struct Runtime {
   std::string backend;      ///< for people: "cpu, avx2, 2 threads"
   std::string device_note;  ///< for people: what `auto` chose, where there was a choice
   bool is_gpu = false;
+  std::vector<LoadTime> load_times;  ///< in order, of a model that was loaded
   std::unique_ptr<engine::Engine> engine;
 };
 

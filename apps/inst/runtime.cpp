@@ -10,6 +10,7 @@
 #include <lmd/text/chat_templates.hpp>
 #include <lmd/text/load_tokenizer.hpp>
 
+#include <chrono>
 #include <cstdlib>
 #include <optional>
 
@@ -158,6 +159,23 @@ text::ChatTemplate choose_template(const Runtime& r, const RuntimeOptions& optio
   return text::select_template(hints);
 }
 
+/// Notes the times of what follows one another.
+class LoadClock {
+ public:
+  explicit LoadClock(std::vector<LoadTime>& times) : times_(&times) {}
+  /// What has gone by since the last call, or the beginning, is `what`'s.
+  void note(const char* what) {
+    const Clock::time_point now = Clock::now();
+    times_->push_back({what, std::chrono::duration<double>(now - last_).count()});
+    last_ = now;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::vector<LoadTime>* times_;
+  Clock::time_point last_ = Clock::now();
+};
+
 /// What `make` returns. The plan was made for what was free on the GPU then.
 /// \throws what `make` \throws; Error(kCapacity) with the plan and a way out where its memory is not there.
 template <class F>
@@ -237,29 +255,39 @@ DevicePlan plan_model(const std::string& folder, RuntimeOptions options) {
 Runtime load_model(const std::string& folder,
                    RuntimeOptions options,
                    const model::Progress& progress) {
-  const Device device = choose_device(options.device);
-  choose_prefill_tokens(options.engine, device);
   Runtime r;
+  LoadClock clock(r.load_times);
+  const Device device = choose_device(options.device);
+  clock.note("device");
+  choose_prefill_tokens(options.engine, device);
   r.folder = folder;
   r.config = read_model_config(folder, options);
   choose_activations(options, r.config);
   const engine::MemoryPlan memory =
       plan(r.config.model, options, device,
            model::read_weight_shapes(folder, r.config.model, r.config.quantization));
+  clock.note("plan");
   const bool has_tokenizer =
       is_file(folder + "/tokenizer.json") || is_file(folder + "/tokenizer.model");
   if (has_tokenizer || options.needs_tokenizer) r.tokenizer = text::load_tokenizer(folder);
   r.chat_template = choose_template(r, options);
   r.threads = make_threads(options);
   r.device_note = device.note;
+  clock.note("tokenizer");
+  const auto weights_progress = [&](std::int64_t done, std::int64_t total) {
+    if (progress) progress(done, total);
+    if (done == total) clock.note("weights");
+  };
   if (device.is_gpu) {
     start_on_gpu(r, options, device, memory, [&] {
-      return load_cuda_executor(folder, r.config, options.engine, memory, progress);
+      return load_cuda_executor(folder, r.config, options.engine, memory, weights_progress);
     });
   } else {
-    start_on_cpu(r, model::load_weights(folder, r.config.model, r.config.quantization, progress),
-                 options, memory);
+    start_on_cpu(
+        r, model::load_weights(folder, r.config.model, r.config.quantization, weights_progress),
+        options, memory);
   }
+  clock.note("engine");
   return r;
 }
 

@@ -568,13 +568,14 @@ def perplexity_golden():
 
 SHORT = ["--prompt-len", "32", "--gen-len", "8", "--json"]
 RANDOM = ["--random-weights", "internlm2-tiny", "--device", "cpu"]
-MODEL_KEYS = ["device", "model", "threads", "kv", "load_s", "start_to_first_token_s", "read_bandwidth_gb_s"]
+MODEL_KEYS = ["device", "model", "threads", "kv", "load_s", "load_times_s", "start_to_first_token_s",
+              "read_bandwidth_gb_s"]
 ROW_KEYS = ["prompt_len", "gen_len", "batch", "prefill_tokens_per_s", "decode_tokens_per_s", "first_token_ms", "step_ms",
             "single_shot_prefill_tokens_per_s", "single_shot_first_token_ms", "sustained_prefill_tokens_per_s",
             "sustained_first_token_ms", "bytes_per_token", "bandwidth_fraction", "answer_hash"]
 THROUGHPUT_KEYS = [*MODEL_KEYS, "requests", "concurrency", "prompt_len", "gen_len", "seconds", "output_tokens_per_s",
                    "total_tokens_per_s", "requests_per_s", "ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "itl_p99_ms"]
-WORDS = ("device", "model", "kv", "answer_hash")  # the rest are positive numbers
+WORDS = ("device", "model", "kv", "answer_hash", "load_times_s")  # the rest are positive numbers
 
 
 def bench(*arguments):
@@ -593,6 +594,9 @@ def bench_json():
     model()
     report = bench("latency", MODEL, "--prompt-len", "16", "--gen-len", "4", "--repeat", "1", "--batch", "2", "--json")
     check_report(report, [*MODEL_KEYS, *ROW_KEYS, "repeat"])
+    parts = report["load_times_s"]
+    check(list(parts) == ["device", "engine", "plan", "tokenizer", "weights"], report)
+    check(abs(sum(parts.values()) - report["load_s"]) <= 0.1 * report["load_s"] + 0.02, report)
     check(report["load_s"] is not None and (report["prompt_len"], report["gen_len"], report["batch"]) == (16, 4, 2), report)
     text = run("bench", "latency", *RANDOM, *SHORT[:-1], "--repeat", "1")
     check(text.status == 0 and text.err == "", text)

@@ -153,6 +153,8 @@ TEST_CASE("AWQ words packed on the device give the bytes of the definition") {
 }
 
 TEST_CASE("packing AWQ words refuses more chunks than a grid has blocks") {
-  CHECK(pack_awq<128>(Cuda{}, {.n = 1 << 26, .k = 1 << 20}) == cudaErrorInvalidValue);
-  CHECK(pack_awq<128>(Cuda{}, {.n = 0, .k = 128}) == cudaSuccess);
+  const AwqPackArgs too_large{.n = 1 << 26, .k = 1 << 20};
+  CHECK(pack_awq<128>(Cuda{}, too_large) == cudaErrorInvalidValue);
+  const AwqPackArgs none{.n = 0, .k = 128};
+  CHECK(pack_awq<128>(Cuda{}, none) == cudaSuccess);
 }

@@ -99,9 +99,12 @@ template <class Args, class F>
 
 /// Clusters of this shape that the device runs at the same time.
 template <class Args>
-[[nodiscard]] cudaError_t max_clusters(const LaunchShape& shape, void (*kernel)(Args), int* n) {
+[[nodiscard]] cudaError_t max_clusters(Cuda ctx,
+                                       const LaunchShape& shape,
+                                       void (*kernel)(Args),
+                                       int* n) {
   PreparedKernel prepared;
-  LMD_CUDA_RETURN_IF_ERROR(prepare(Cuda{}, kernel, &prepared));
+  LMD_CUDA_RETURN_IF_ERROR(prepare(ctx, kernel, &prepared));
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim = {static_cast<unsigned>(shape.cluster), 1, 1};
@@ -112,6 +115,11 @@ template <class Args>
   config.attrs = &attribute;
   config.numAttrs = 1;
   return cudaOccupancyMaxActiveClusters(n, kernel, &config);
+}
+
+template <class Args>
+[[nodiscard]] cudaError_t max_clusters(const LaunchShape& shape, void (*kernel)(Args), int* n) {
+  return max_clusters(Cuda{}, shape, kernel, n);
 }
 
 /// Queues `kernel(args)`; returns the launch status.

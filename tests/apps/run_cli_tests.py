@@ -181,7 +181,7 @@ def lmdeploy_flags_outside_lmd_are_refused():
 def values_out_of_range():
     for flag, value in [("--quant-policy", "3"), ("--quant-policy", "int4"), ("--session-len", "abc"),
                         ("--session-len", "-1"), ("--max-batch-size", "0"), ("--cache-max-entry-count", "1.5"),
-                        ("--cache-max-entry-count", "nan"), ("--threads", "1000"), ("--device", "tpu"),
+                        ("--cache-max-entry-count", "nan"), ("--threads", "1000"), ("--device", "tpu"), ("--dtype", "int8"),
                         ("--temperature", "-1"), ("--top-p", "2"), ("--max-new-tokens", "0"), ("--seed", "x")]:
         refused("chat", "m", flag, value, says=[flag, value])
     for value in ("24", "24 G", "24g", "24Gb", "-1G", "0G", "G", "nanG", "1e3G", "1P", "9999999T"):
@@ -698,12 +698,13 @@ def bench_on_a_gpu():
     if not usable_gpu():
         raise Skip("no GPU that lmd uses")
     with tempfile.TemporaryDirectory() as folder:
-        for weights in ("w4", "w8", "f16"):
+        for weights in ("w4", "w8", "f16", "bf16"):
             target = os.path.join(folder, weights)
             flags = ["--device", "cuda", "--gpu-memory-limit", "4GiB", *SHORT, "--repeat", "1", "--batch", "2"]
             made = bench("latency", *RANDOM[:2], "--weights", weights, "--save", target, *flags)
             check_report(made, [*MODEL_KEYS, *ROW_KEYS, "repeat"])
             check(made["device"].startswith("cuda, "), made)
+            check(made["device"].endswith(", bfloat16" if weights == "bf16" else ", float16"), made)
             check(made["answer_hash"] == bench("latency", target, *flags)["answer_hash"], f"{weights}: {made}")
     check_report(bench("throughput", *RANDOM[:2], "--device", "cuda", *SHORT, "--requests", "9", "--concurrency", "5"),
                  THROUGHPUT_KEYS)

@@ -90,6 +90,20 @@ TEST_CASE("a step that fails ends every request once, and the engine goes on") {
   CHECK(ends.begin()->second == std::vector{FinishReason::kLength});
 }
 
+TEST_CASE("activations follow the model unless a flag says otherwise; AWQ has halves") {
+  using engine::ActivationType, engine::parse_dtype;
+  CHECK(parse_dtype("auto", "bfloat16", false) == ActivationType::kBFloat16);
+  CHECK(parse_dtype("auto", "bfloat16", true) == ActivationType::kFloat16);
+  for (const char* saved_as : {"", "float16", "float32"})
+    CHECK(parse_dtype("auto", saved_as, false) == ActivationType::kFloat16);
+  for (const bool is_awq : {false, true}) {
+    CHECK(parse_dtype("bfloat16", "float16", is_awq) == ActivationType::kBFloat16);
+    CHECK(parse_dtype("float16", "bfloat16", is_awq) == ActivationType::kFloat16);
+  }
+  CHECK_THROWS_WITH_AS((void)parse_dtype("int8", "float16", false),
+                       doctest::Contains("known: auto float16 bfloat16"), Error);
+}
+
 TEST_CASE("a plan counts what the backend needs") {
   const model::ModelConfig m = cases::tiny_config();
   const cache::CacheGeometry geometry{m.n_layers, m.n_kv_heads, m.head_dim,

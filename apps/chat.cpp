@@ -45,13 +45,13 @@ void introduce(const Runtime& runtime, const ChatOptions& options) {
     return;
   }
   const auto text = [](std::int64_t bytes) { return bytes_text(static_cast<double>(bytes)); };
-  std::fprintf(stderr,
-               "memory: weights %s, open pages %s, sealed pages %s = %s tokens, workspace %s; "
-               "together %s of %s\n",
-               text(plan.weights).c_str(), text(plan.open_pages).c_str(),
-               text(plan.sealed_pages()).c_str(),
-               count_text(plan.n_pages * cache::kPageTokens).c_str(), text(plan.workspace).c_str(),
-               text(plan.total()).c_str(), text(plan.available).c_str());
+  std::fprintf(
+      stderr,
+      "memory: weights %s, open pages %s, sealed pages %s = %s tokens, workspace %s; "
+      "together %s of %s\n",
+      text(plan.weights).c_str(), text(plan.open_pages).c_str(), text(plan.sealed_pages()).c_str(),
+      count_text(plan.n_pages * cache::kPageTokens).c_str(), text(plan.workspace_bytes()).c_str(),
+      text(plan.total()).c_str(), text(plan.available).c_str());
 }
 
 /// Standard input without the line ends at its end.

@@ -4,6 +4,9 @@
 
 #include <lmd/engine/executor.hpp>
 #include <lmd/engine/memory_plan.hpp>
+#include <lmd/model/dtype.hpp>
+#include <lmd/model/hf_config.hpp>
+#include <lmd/model/weight_shapes.hpp>
 #include <lmd/model/weights.hpp>
 
 #include <memory>
@@ -29,10 +32,14 @@ struct GpuFacts {
 /// Asks the driver; never throws.
 [[nodiscard]] GpuFacts query_gpu();
 
-/// What the backend needs beside weights, cache and logits, for a decoder of this shape.
-/// \throws Error(kConfig) for a shape or a batch that it has no kernels for.
+/// What the backend takes for a decoder of this shape beside the cache of its sequences.
+/// \throws Error(kConfig) for a shape, a batch or a weight format that it has no kernels for.
 [[nodiscard]] engine::BackendNeeds cuda_needs(const model::ModelConfig& model,
-                                              const engine::EngineConfig& config);
+                                              const engine::EngineConfig& config,
+                                              const model::WeightShapes& weights);
+
+/// Bytes that this process has allocated on the GPU: what plans count, not what CUDA takes itself.
+[[nodiscard]] std::int64_t gpu_bytes_in_use();
 
 /// Moves the weights to the GPU and makes what runs them. Their rows are in PlainOrder.
 /// \throws Error(kConfig) for what has no kernels; Error(kCapacity); Error(kCuda).
@@ -41,6 +48,15 @@ struct GpuFacts {
     model::DecoderWeights weights,
     const engine::EngineConfig& config,
     const engine::MemoryPlan& plan);
+
+/// The same from the files of a folder: read, moved and packed at once. `progress` in bytes of the files.
+/// \throws what loading weights \throws, too.
+[[nodiscard]] std::unique_ptr<engine::Executor> load_cuda_executor(
+    const std::string& folder,
+    const model::HfConfig& files,
+    const engine::EngineConfig& config,
+    const engine::MemoryPlan& plan,
+    const model::Progress& progress);
 
 /// Bytes per second that the GPU reads from its memory: the best of a few passes over 4 GiB, or
 /// what is free of it.

@@ -72,6 +72,10 @@ inline void add_engine_flags(CLI::App& app, RuntimeOptions& options) {
   detail::add_cache_flags(app, options.engine);
   add_choice(app, "--device", options.device, {"auto", "cpu", "host", "cuda"},
              detail::device_help());
+  add_choice(
+      app, "--dtype", options.dtype, {"auto", "float16", "bfloat16"},
+      "activations on a GPU; auto: as the model's torch_dtype, float16 for AWQ; no effect on "
+      "the processor, where they have 32 bits");
   add_byte_size(app, "--gpu-memory-limit", options.gpu_memory_limit,
                 "memory of the GPU to take at most, such as 24G or 24GiB; else what is free; no "
                 "effect on the processor");

@@ -28,7 +28,6 @@ inline constexpr Refusal kRefusedFlags[] = {
     {"--adapters", "LoRA adapters are not part of lmd; merge them into the weights first"},
     {"--revision", "lmd loads from no model hub; name a folder on this machine"},
     {"--download-dir", "lmd loads from no model hub; name a folder on this machine"},
-    {"--dtype", "lmd holds weights as the files have them; `lmd convert --dtype` changes them"},
     {"--use-logn-attn", "no supported model uses it"},
     {"--hf-overrides", "change config.json in the model's folder instead"},
     {"--dp", "one process runs one copy; start several"},

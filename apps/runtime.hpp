@@ -23,6 +23,7 @@ struct RuntimeOptions {
   engine::EngineConfig engine = {.max_prefill_tokens = 0};
   std::string device = "auto";        ///< auto, cpu, host (the textbook definitions) or cuda
   std::int64_t gpu_memory_limit = 0;  ///< bytes; 0: what is free on the GPU
+  std::string dtype = "auto";         ///< auto, float16 or bfloat16: activations on a GPU
   int threads = 0;                    ///< 0: as many as this process may use
   std::string model_format;           ///< "", hf or awq: must agree with what the files say
   std::string chat_template;          ///< "", a built-in name, a JSON file or JSON text
@@ -37,6 +38,12 @@ struct RuntimeOptions {
 /// models_folder(). \throws Error(kIo) that names both places.
 [[nodiscard]] std::string find_model(const std::string& name_or_path);
 
+/// How long a part of loading took.
+struct LoadTime {
+  const char* what;
+  double seconds;
+};
+
 /// A model ready to run. Members are destroyed last to first: the engine before its threads.
 struct Runtime {
   std::string folder;
@@ -47,6 +54,7 @@ struct Runtime {
   std::string backend;      ///< for people: "cpu, avx2, 2 threads"
   std::string device_note;  ///< for people: what `auto` chose, where there was a choice
   bool is_gpu = false;
+  std::vector<LoadTime> load_times;  ///< in order, of a model that was loaded
   std::unique_ptr<engine::Engine> engine;
 };
 

@@ -15,14 +15,27 @@ GpuFacts query_gpu() {
 }
 
 engine::BackendNeeds cuda_needs(const model::ModelConfig& /*model*/,
-                                const engine::EngineConfig& /*config*/) {
+                                const engine::EngineConfig& /*config*/,
+                                const model::WeightShapes& /*weights*/) {
   return {};
+}
+
+std::int64_t gpu_bytes_in_use() {
+  return 0;
 }
 
 std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& /*model*/,
                                                      model::DecoderWeights /*weights*/,
                                                      const engine::EngineConfig& /*config*/,
                                                      const engine::MemoryPlan& /*plan*/) {
+  throw Error(ErrorCode::kConfig, query_gpu().problem);
+}
+
+std::unique_ptr<engine::Executor> load_cuda_executor(const std::string& /*folder*/,
+                                                     const model::HfConfig& /*files*/,
+                                                     const engine::EngineConfig& /*config*/,
+                                                     const engine::MemoryPlan& /*plan*/,
+                                                     const model::Progress& /*progress*/) {
   throw Error(ErrorCode::kConfig, query_gpu().problem);
 }
 

@@ -1,7 +1,10 @@
 /// \file  What apps/cuda_runtime.hpp declares, with the Cuda backend.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/engine/cuda_executor.cuh>
+#include <lmd/engine/cuda_needs.cuh>
+#include <lmd/engine/dispatch.hpp>
 #include <lmd/engine/make_ops.cuh>
+#include <lmd/model/load_device_weights.cuh>
 
 #include "../cuda_runtime.hpp"
 
@@ -13,9 +16,11 @@ constexpr int kLeastComputeCapability = 80;
 
 /// The context of device 0 on a stream that the caller keeps.
 Cuda gpu_context(const Stream& stream) {
-  int multiprocessors = 0;
-  LMD_CUDA_TRY(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
-  return {.stream = stream.get(), .overlap = true, .multiprocessors = multiprocessors};
+  Cuda ctx{.stream = stream.get(), .overlap = true};
+  LMD_CUDA_TRY(cudaDeviceGetAttribute(&ctx.multiprocessors, cudaDevAttrMultiProcessorCount, 0));
+  LMD_CUDA_TRY(
+      cudaDeviceGetAttribute(&ctx.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+  return ctx;
 }
 
 /// What read_kernel sums, 16 bytes at a time.
@@ -54,6 +59,27 @@ void require_kernels(const model::ModelConfig& shape, const engine::EngineConfig
           "at most " + std::to_string(kernels::detail::kMaxVocab));
   for (const int size : {shape.hidden_size, shape.intermediate_size, shape.q_size()})
     require(size % 8 == 0, "a layer of size", size, "multiples of 8");
+}
+
+template <Activation T>
+model::CudaOps<T> make_ops(const model::ModelConfig& shape, const engine::EngineConfig& config) {
+  return engine::make_cuda_ops<T>(config.quant_policy, shape.head_dim, config.is_deterministic);
+}
+
+/// `get_weights(ops, ctx)` brings them to the GPU.
+template <class F>
+std::unique_ptr<engine::Executor> make_executor(const model::ModelConfig& shape,
+                                                const engine::EngineConfig& config,
+                                                const engine::MemoryPlan& plan,
+                                                F&& get_weights) {
+  auto stream = std::make_unique<Stream>();
+  const Cuda ctx = gpu_context(*stream);
+  return engine::with_activations(config.activations, [&]<class T>() {
+    const model::CudaOps<T> ops = make_ops<T>(shape, config);
+    model::DeviceWeights weights = get_weights(ops, ctx);
+    return std::unique_ptr<engine::Executor>(std::make_unique<engine::CudaExecutor<T>>(
+        shape, std::move(weights), ops, plan, config.is_deterministic, ctx, std::move(stream)));
+  });
 }
 
 }  // namespace
@@ -116,29 +142,40 @@ GpuFacts query_gpu() {
 }
 
 engine::BackendNeeds cuda_needs(const model::ModelConfig& shape,
-                                const engine::EngineConfig& config) {
+                                const engine::EngineConfig& config,
+                                const model::WeightShapes& weights) {
   require_kernels(shape, config);
-  const model::StepLimits limits{engine::step_rows(shape, config), config.max_batch_size};
-  const int unit_bytes = engine::sealed_unit_bytes(config.quant_policy, shape.head_dim);
-  const cache::CacheGeometry geometry{shape.n_layers, shape.n_kv_heads, shape.head_dim, unit_bytes};
-  const std::int64_t pages = std::int64_t{limits.prefill_pages()} * 2 * geometry.open_tile() * 2;
-  return {
-      .activation_bytes = 2,
-      .workspace = pages + geometry.open_elements() * 2 +
-                   model::LinearMemory::bytes_of(shape, limits.rows, query_gpu().multiprocessors)};
+  return engine::with_activations(config.activations, [&]<class T>() {
+    return engine::cuda_needs(shape, config, weights, make_ops<T>(shape, config),
+                              query_gpu().multiprocessors);
+  });
+}
+
+std::int64_t gpu_bytes_in_use() {
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t bytes = 0;
+  LMD_CUDA_TRY(cudaDeviceGetDefaultMemPool(&pool, 0));
+  LMD_CUDA_TRY(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &bytes));
+  return static_cast<std::int64_t>(bytes);
 }
 
 std::unique_ptr<engine::Executor> make_cuda_executor(const model::ModelConfig& shape,
                                                      model::DecoderWeights weights,
                                                      const engine::EngineConfig& config,
                                                      const engine::MemoryPlan& plan) {
-  auto stream = std::make_unique<Stream>();
-  const Cuda ctx = gpu_context(*stream);
-  const model::CudaOps<Half> ops =
-      engine::make_cuda_ops(config.quant_policy, shape.head_dim, config.is_deterministic);
-  return std::make_unique<engine::CudaExecutor<Half>>(
-      shape, model::upload_weights(std::move(weights), ops, ctx), ops, plan,
-      config.is_deterministic, ctx, std::move(stream));
+  return make_executor(shape, config, plan, [&](const auto& ops, Cuda ctx) {
+    return model::upload_weights(std::move(weights), ops, ctx);
+  });
+}
+
+std::unique_ptr<engine::Executor> load_cuda_executor(const std::string& folder,
+                                                     const model::HfConfig& files,
+                                                     const engine::EngineConfig& config,
+                                                     const engine::MemoryPlan& plan,
+                                                     const model::Progress& progress) {
+  return make_executor(files.model, config, plan, [&](const auto& ops, Cuda ctx) {
+    return model::load_device_weights(folder, files.model, files.quantization, ops, ctx, progress);
+  });
 }
 
 double gpu_read_bandwidth() {

@@ -6,13 +6,12 @@
 namespace lmd::kernels {
 
 #define LMD_INSTANCES_OF_ 2
-#define LMD_INSTANCE_(Format)                                                       \
-  template cudaError_t linear<FragmentPolicy<quant::Format, Half>>(                 \
-      Cuda, const BasicLinearArgs<Half>&, const LinearWorkspace&);                  \
-  template cudaError_t batch_invariant_linear<FragmentPolicy<quant::Format, Half>>( \
-      Cuda, const BasicLinearArgs<Half>&, const LinearWorkspace&);                  \
-  template cudaError_t embed<FragmentPolicy<quant::Format, Half>, Half>(            \
-      Cuda, const BasicEmbedArgs<Half>&);
+#define LMD_INSTANCE_(Format, T)                                                                 \
+  template cudaError_t linear<FragmentPolicy<quant::Format, T>>(Cuda, const BasicLinearArgs<T>&, \
+                                                                const LinearWorkspace&);         \
+  template cudaError_t batch_invariant_linear<FragmentPolicy<quant::Format, T>>(                 \
+      Cuda, const BasicLinearArgs<T>&, const LinearWorkspace&);                                  \
+  template cudaError_t embed<FragmentPolicy<quant::Format, T>, T>(Cuda, const BasicEmbedArgs<T>&);
 #include <lmd/kernels/linear/linear_cuda_instances.inc>
 #undef LMD_INSTANCE_
 #undef LMD_INSTANCES_OF_

@@ -145,18 +145,21 @@ struct RandomFormats {
               "--weights " + weights + " is unknown; known: w4 w8 f16 bf16 f32");
 }
 
-/// Bytes of codes and parameters of all matrices.
-[[nodiscard]] inline std::int64_t random_bytes(const model::ModelConfig& c, RandomFormats formats) {
-  const auto row = [](int format, std::int64_t k) {
-    const model::WeightFormatFacts facts = model::weight_format_facts(format);
-    return facts.code_bytes(static_cast<int>(k)) + facts.params_bytes(static_cast<int>(k));
-  };
-  const std::int64_t layer = c.qkv_size() * row(formats.layers, c.hidden_size) +
-                             c.hidden_size * row(formats.layers, c.q_size()) +
-                             2 * c.intermediate_size * row(formats.layers, c.hidden_size) +
-                             c.hidden_size * row(formats.layers, c.intermediate_size);
-  const std::int64_t table = c.vocab_size * row(formats.tables, c.hidden_size);
-  return c.n_layers * layer + (c.has_tied_head ? 1 : 2) * table;
+/// What random_decoder makes.
+[[nodiscard]] inline model::WeightShapes random_shapes(const model::ModelConfig& c,
+                                                       RandomFormats formats) {
+  model::WeightShapes shapes;
+  const auto add = [&](int format, int n, int k) { shapes.matrices.push_back({format, n, k}); };
+  for (int l = 0; l < c.n_layers; ++l) {
+    add(formats.layers, c.qkv_size(), c.hidden_size);
+    add(formats.layers, c.hidden_size, c.q_size());
+    add(formats.layers, 2 * c.intermediate_size, c.hidden_size);
+    add(formats.layers, c.hidden_size, c.intermediate_size);
+  }
+  for (int table = 0; table < (c.has_tied_head ? 1 : 2); ++table)
+    add(formats.tables, c.vocab_size, c.hidden_size);
+  shapes.norm_elements = (2 * std::int64_t{c.n_layers} + 1) * c.hidden_size;
+  return shapes;
 }
 
 [[nodiscard]] inline model::DecoderWeights random_decoder(const model::ModelConfig& c,

@@ -10,6 +10,7 @@
 #include <lmd/text/chat_templates.hpp>
 #include <lmd/text/load_tokenizer.hpp>
 
+#include <chrono>
 #include <cstdlib>
 #include <optional>
 
@@ -42,7 +43,8 @@ int usable_processors() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-/// What the driver, graphs and libraries take on the way.
+/// What CUDA takes itself on the way, for the code of kernels and libraries, graphs, and the rounding of
+/// allocations. Buffers are in the plan.
 constexpr std::int64_t kGpuReserve = std::int64_t{768} << 20;
 
 /// Where a model will run.
@@ -91,6 +93,12 @@ void choose_prefill_tokens(engine::EngineConfig& config, const Device& device) {
   if (config.max_prefill_tokens == 0) config.max_prefill_tokens = device.is_gpu ? kOnGpu : kOnCpu;
 }
 
+/// Activations on a GPU, as --dtype and the model say. \throws Error(kConfig) for an unknown word.
+void choose_activations(RuntimeOptions& options, const model::HfConfig& config) {
+  options.engine.activations = engine::parse_dtype(
+      options.dtype, config.torch_dtype, config.quantization.method == model::QuantMethod::kAwq);
+}
+
 model::Ops<Cpu> make_ops(const RuntimeOptions& options, int head_dim) {
   if (options.device == "host") {
     return engine::make_host_ops(options.engine.quant_policy, head_dim);
@@ -119,17 +127,16 @@ cache::CacheGeometry geometry_of(const model::ModelConfig& m, int quant_policy) 
 engine::MemoryPlan plan(const model::ModelConfig& m,
                         const RuntimeOptions& options,
                         const Device& device,
-                        std::int64_t weight_bytes) {
+                        const model::WeightShapes& weights) {
   const cache::CacheGeometry geometry = geometry_of(m, options.engine.quant_policy);
   if (!device.is_gpu) {
-    return engine::plan_memory(m, options.engine, geometry, weight_bytes,
+    return engine::plan_memory(m, options.engine, geometry, model::held_bytes(weights),
                                engine::available_host_memory());
   }
   std::int64_t available = device.gpu.free_bytes;
   if (options.gpu_memory_limit > 0) available = std::min(available, options.gpu_memory_limit);
-  return engine::plan_memory(m, options.engine, geometry, weight_bytes,
-                             std::max<std::int64_t>(available - kGpuReserve, 0),
-                             cuda_needs(m, options.engine));
+  return engine::plan_memory(m, options.engine, geometry, cuda_needs(m, options.engine, weights),
+                             std::max<std::int64_t>(available - kGpuReserve, 0));
 }
 
 text::ChatTemplate choose_template(const Runtime& r, const RuntimeOptions& options) {
@@ -152,21 +159,56 @@ text::ChatTemplate choose_template(const Runtime& r, const RuntimeOptions& optio
   return text::select_template(hints);
 }
 
-/// Everything that follows once the weights are there.
-void start(Runtime& r,
-           model::DecoderWeights weights,
-           const RuntimeOptions& options,
-           const Device& device,
-           const engine::MemoryPlan& memory) {
-  r.device_note = device.note;
-  if (device.is_gpu) {
-    r.backend = "cuda, " + device.gpu.name;
-    r.is_gpu = true;
-    r.engine = std::make_unique<engine::Engine>(
-        make_cuda_executor(r.config.model, std::move(weights), options.engine, memory),
-        options.engine, memory);
-    return;
+/// Notes the times of what follows one another.
+class LoadClock {
+ public:
+  explicit LoadClock(std::vector<LoadTime>& times) : times_(&times) {}
+  /// What has gone by since the last call, or the beginning, is `what`'s.
+  void note(const char* what) {
+    const Clock::time_point now = Clock::now();
+    times_->push_back({what, std::chrono::duration<double>(now - last_).count()});
+    last_ = now;
   }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::vector<LoadTime>* times_;
+  Clock::time_point last_ = Clock::now();
+};
+
+/// What `make` returns. The plan was made for what was free on the GPU then.
+/// \throws what `make` \throws; Error(kCapacity) with the plan and a way out where its memory is not there.
+template <class F>
+std::unique_ptr<engine::Executor> within_plan(const engine::MemoryPlan& memory, F&& make) {
+  try {
+    return make();
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kCapacity) throw;
+    throw Error(ErrorCode::kCapacity,
+                engine::to_text(memory) + e.what() +
+                    ": less than the plan was made for; use a smaller --gpu-memory-limit or "
+                    "--cache-max-entry-count, or end what else runs on the GPU");
+  }
+}
+
+/// An engine on the GPU, whose executor `make` makes.
+template <class F>
+void start_on_gpu(Runtime& r,
+                  const RuntimeOptions& options,
+                  const Device& device,
+                  const engine::MemoryPlan& memory,
+                  F&& make) {
+  const bool is_half = options.engine.activations == engine::ActivationType::kFloat16;
+  r.backend = "cuda, " + device.gpu.name + (is_half ? ", float16" : ", bfloat16");
+  r.is_gpu = true;
+  r.engine = std::make_unique<engine::Engine>(within_plan(memory, make), options.engine, memory);
+}
+
+/// An engine on the processor.
+void start_on_cpu(Runtime& r,
+                  model::DecoderWeights weights,
+                  const RuntimeOptions& options,
+                  const engine::MemoryPlan& memory) {
   engine::arrange_for_cpu(weights, r.threads.get());
   const bool is_host = options.device == "host";
   r.backend = is_host ? "host, 1 thread"
@@ -204,29 +246,48 @@ DevicePlan plan_model(const std::string& folder, RuntimeOptions options) {
   const Device device = choose_device(options.device);
   choose_prefill_tokens(options.engine, device);
   const model::HfConfig config = read_model_config(folder, options);
+  choose_activations(options, config);
   return {device_text(device, options),
           plan(config.model, options, device,
-               model::count_weight_bytes(folder, config.model, config.quantization))};
+               model::read_weight_shapes(folder, config.model, config.quantization))};
 }
 
 Runtime load_model(const std::string& folder,
                    RuntimeOptions options,
                    const model::Progress& progress) {
-  const Device device = choose_device(options.device);
-  choose_prefill_tokens(options.engine, device);
   Runtime r;
+  LoadClock clock(r.load_times);
+  const Device device = choose_device(options.device);
+  clock.note("device");
+  choose_prefill_tokens(options.engine, device);
   r.folder = folder;
   r.config = read_model_config(folder, options);
+  choose_activations(options, r.config);
   const engine::MemoryPlan memory =
       plan(r.config.model, options, device,
-           model::count_weight_bytes(folder, r.config.model, r.config.quantization));
+           model::read_weight_shapes(folder, r.config.model, r.config.quantization));
+  clock.note("plan");
   const bool has_tokenizer =
       is_file(folder + "/tokenizer.json") || is_file(folder + "/tokenizer.model");
   if (has_tokenizer || options.needs_tokenizer) r.tokenizer = text::load_tokenizer(folder);
   r.chat_template = choose_template(r, options);
   r.threads = make_threads(options);
-  start(r, model::load_weights(folder, r.config.model, r.config.quantization, progress), options,
-        device, memory);
+  r.device_note = device.note;
+  clock.note("tokenizer");
+  const auto weights_progress = [&](std::int64_t done, std::int64_t total) {
+    if (progress) progress(done, total);
+    if (done == total) clock.note("weights");
+  };
+  if (device.is_gpu) {
+    start_on_gpu(r, options, device, memory, [&] {
+      return load_cuda_executor(folder, r.config, options.engine, memory, weights_progress);
+    });
+  } else {
+    start_on_cpu(
+        r, model::load_weights(folder, r.config.model, r.config.quantization, weights_progress),
+        options, memory);
+  }
+  clock.note("engine");
   return r;
 }
 
@@ -240,18 +301,27 @@ Runtime make_random_model(const RandomModel& what,
   r.folder = what.shape;
   r.config.model = shape_config(what.shape);
   const RandomFormats formats = random_formats(what.weights, r.config.model);
-  const std::int64_t bytes = random_bytes(r.config.model, formats);
-  const engine::MemoryPlan memory = plan(r.config.model, options, device, bytes);
+  if (what.weights == "bf16") r.config.torch_dtype = "bfloat16";
+  choose_activations(options, r.config);
+  const model::WeightShapes shapes = random_shapes(r.config.model, formats);
+  const engine::MemoryPlan memory = plan(r.config.model, options, device, shapes);
   std::optional<model::NewFolder> folder;  // before the work, as it may be taken
   if (!what.save_to.empty()) folder.emplace(what.save_to);
   r.threads = make_threads(options);
-  RandomWeights random(r.threads.get(), making, bytes);
+  RandomWeights random(r.threads.get(), making, model::matrix_bytes(shapes));
   model::DecoderWeights weights = random_decoder(r.config.model, formats, random);
   if (folder) {
     save_checkpoint(r.config.model, weights, folder->partial_path(), r.threads.get(), saving);
     folder->commit();
   }
-  start(r, std::move(weights), options, device, memory);
+  r.device_note = device.note;
+  if (device.is_gpu) {
+    start_on_gpu(r, options, device, memory, [&] {
+      return make_cuda_executor(r.config.model, std::move(weights), options.engine, memory);
+    });
+  } else {
+    start_on_cpu(r, std::move(weights), options, memory);
+  }
   return r;
 }
 

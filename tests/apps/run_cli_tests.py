@@ -181,7 +181,7 @@ def lmdeploy_flags_outside_lmd_are_refused():
 def values_out_of_range():
     for flag, value in [("--quant-policy", "3"), ("--quant-policy", "int4"), ("--session-len", "abc"),
                         ("--session-len", "-1"), ("--max-batch-size", "0"), ("--cache-max-entry-count", "1.5"),
-                        ("--cache-max-entry-count", "nan"), ("--threads", "1000"), ("--device", "tpu"),
+                        ("--cache-max-entry-count", "nan"), ("--threads", "1000"), ("--device", "tpu"), ("--dtype", "int8"),
                         ("--temperature", "-1"), ("--top-p", "2"), ("--max-new-tokens", "0"), ("--seed", "x")]:
         refused("chat", "m", flag, value, says=[flag, value])
     for value in ("24", "24 G", "24g", "24Gb", "-1G", "0G", "G", "nanG", "1e3G", "1P", "9999999T"):
@@ -568,13 +568,14 @@ def perplexity_golden():
 
 SHORT = ["--prompt-len", "32", "--gen-len", "8", "--json"]
 RANDOM = ["--random-weights", "internlm2-tiny", "--device", "cpu"]
-MODEL_KEYS = ["device", "model", "threads", "kv", "load_s", "start_to_first_token_s", "read_bandwidth_gb_s"]
+MODEL_KEYS = ["device", "model", "threads", "kv", "load_s", "load_times_s", "start_to_first_token_s",
+              "read_bandwidth_gb_s"]
 ROW_KEYS = ["prompt_len", "gen_len", "batch", "prefill_tokens_per_s", "decode_tokens_per_s", "first_token_ms", "step_ms",
             "single_shot_prefill_tokens_per_s", "single_shot_first_token_ms", "sustained_prefill_tokens_per_s",
             "sustained_first_token_ms", "bytes_per_token", "bandwidth_fraction", "answer_hash"]
 THROUGHPUT_KEYS = [*MODEL_KEYS, "requests", "concurrency", "prompt_len", "gen_len", "seconds", "output_tokens_per_s",
                    "total_tokens_per_s", "requests_per_s", "ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "itl_p99_ms"]
-WORDS = ("device", "model", "kv", "answer_hash")  # the rest are positive numbers
+WORDS = ("device", "model", "kv", "answer_hash", "load_times_s")  # the rest are positive numbers
 
 
 def bench(*arguments):
@@ -593,6 +594,9 @@ def bench_json():
     model()
     report = bench("latency", MODEL, "--prompt-len", "16", "--gen-len", "4", "--repeat", "1", "--batch", "2", "--json")
     check_report(report, [*MODEL_KEYS, *ROW_KEYS, "repeat"])
+    parts = report["load_times_s"]
+    check(list(parts) == ["device", "engine", "plan", "tokenizer", "weights"], report)
+    check(abs(sum(parts.values()) - report["load_s"]) <= 0.1 * report["load_s"] + 0.02, report)
     check(report["load_s"] is not None and (report["prompt_len"], report["gen_len"], report["batch"]) == (16, 4, 2), report)
     text = run("bench", "latency", *RANDOM, *SHORT[:-1], "--repeat", "1")
     check(text.status == 0 and text.err == "", text)
@@ -694,12 +698,13 @@ def bench_on_a_gpu():
     if not usable_gpu():
         raise Skip("no GPU that lmd uses")
     with tempfile.TemporaryDirectory() as folder:
-        for weights in ("w4", "w8", "f16"):
+        for weights in ("w4", "w8", "f16", "bf16"):
             target = os.path.join(folder, weights)
             flags = ["--device", "cuda", "--gpu-memory-limit", "4GiB", *SHORT, "--repeat", "1", "--batch", "2"]
             made = bench("latency", *RANDOM[:2], "--weights", weights, "--save", target, *flags)
             check_report(made, [*MODEL_KEYS, *ROW_KEYS, "repeat"])
             check(made["device"].startswith("cuda, "), made)
+            check(made["device"].endswith(", bfloat16" if weights == "bf16" else ", float16"), made)
             check(made["answer_hash"] == bench("latency", target, *flags)["answer_hash"], f"{weights}: {made}")
     check_report(bench("throughput", *RANDOM[:2], "--device", "cuda", *SHORT, "--requests", "9", "--concurrency", "5"),
                  THROUGHPUT_KEYS)

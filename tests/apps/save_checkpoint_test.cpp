@@ -40,7 +40,7 @@ model::ModelConfig small_config(const std::string& architecture, int hidden) {
 
 model::DecoderWeights random_of(const model::ModelConfig& c, const std::string& weights) {
   const RandomFormats formats = random_formats(weights, c);
-  RandomWeights random(nullptr, {}, random_bytes(c, formats));
+  RandomWeights random(nullptr, {}, model::matrix_bytes(random_shapes(c, formats)));
   return random_decoder(c, formats, random);
 }
 
@@ -198,7 +198,7 @@ TEST_CASE("random weights do not depend on the number of threads") {
           done = now;
           total = all;
         },
-        random_bytes(c, formats));
+        model::matrix_bytes(random_shapes(c, formats)));
     check_equal(random_decoder(c, formats, random), random_of(c, format));
     CHECK((total > 0 && done == total));
   }

@@ -6,6 +6,7 @@
 #include <lmd/kernels/attention/step_cpu_extern.hpp>
 #include <lmd/kernels/linear/linear_cpu_extern.hpp>
 #include <lmd/model/decoder.hpp>
+#include <lmd/model/weight_shapes.hpp>
 
 #include <cmath>
 #include <cstring>
@@ -67,6 +68,27 @@ inline model::DecoderWeights tiny_weights(const model::ModelConfig& c, unsigned 
   w.final_norm = ones();
   w.head = random_matrix(c.vocab_size, c.hidden_size, random);
   return w;
+}
+
+inline model::WeightShapes shapes_of(const model::DecoderWeights& w) {
+  model::WeightShapes shapes;
+  const auto add = [&](const model::Matrix& m) {
+    if (m.n > 0) shapes.matrices.push_back({m.format, m.n, m.k, m.bias.size() > 0});
+  };
+  add(w.embedding);
+  shapes.norm_elements = w.final_norm.size();
+  for (const model::LayerWeights& layer : w.layers) {
+    shapes.norm_elements += layer.attention_norm.size() + layer.mlp_norm.size();
+    for (const auto* parts : {&layer.qkv, &layer.gate_up}) {
+      for (const model::Matrix& m : *parts)
+        add(m);
+    }
+    add(layer.attention_out);
+    add(layer.down);
+    shapes.has_split_gate = shapes.has_split_gate || layer.gate_up.size() > 1;
+  }
+  add(w.head);
+  return shapes;
 }
 
 inline model::Decoder tiny_decoder(const model::ModelConfig& c,

@@ -1,71 +1,34 @@
 /// \file  The engine's Cuda backend: generated checkpoints, and answers that do not depend on company.
 // SPDX-License-Identifier: Apache-2.0
-#include <lmd/engine/engine.hpp>
-
 #include <limits>
 
-#include "../apps/cuda_runtime.hpp"
-#include "cases/tiny_decoder.hpp"
-#include "engine/golden_case.hpp"
-#include "oracle/skip.hpp"
+#include "engine/gpu_case.hpp"
 
 using namespace lmd;
+using test::has_gpu;
+using test::make_engine;
+using test::request_of;
+using test::Setup;
 
 namespace {
 
-bool has_gpu() {
-  const apps::GpuFacts gpu = apps::query_gpu();
-  if (!gpu.is_usable) test::skip("the engine on the GPU", gpu.problem);
-  return gpu.is_usable;
-}
-
-engine::MemoryPlan plan_for(const model::ModelConfig& m, const engine::EngineConfig& config) {
-  const cache::CacheGeometry geometry{m.n_layers, m.n_kv_heads, m.head_dim,
-                                      engine::sealed_unit_bytes(config.quant_policy, m.head_dim)};
-  return engine::plan_memory(m, config, geometry, 0, std::int64_t{8} << 30,
-                             apps::cuda_needs(m, config));
-}
-
 std::unique_ptr<engine::Executor> on_gpu(const test::Golden& golden, int quant_policy) {
-  engine::EngineConfig config;
-  config.quant_policy = quant_policy;
-  config.session_len = test::kGoldenTokens;
-  config.max_batch_size = 1;
-  return apps::make_cuda_executor(golden.config.model, golden.weights(), config,
-                                  plan_for(golden.config.model, config));
+  const engine::EngineConfig config =
+      test::golden_config(quant_policy, engine::ActivationType::kFloat16);
+  model::DecoderWeights weights = golden.weights();
+  const engine::MemoryPlan plan =
+      test::plan_for(golden.config.model, config, cases::shapes_of(weights));
+  return apps::make_cuda_executor(golden.config.model, std::move(weights), config, plan);
 }
 
-struct Setup {
-  int quant_policy = 0;
-  int chunk = 512;
-  int batch = 4;
-  bool is_deterministic = true;
-  bool has_prefix_cache = true;
-  bool is_one_by_one = false;
-};
-
-engine::Engine make_engine(const Setup& s, model::DecoderWeights weights) {
-  const model::ModelConfig m = cases::tiny_config();
-  engine::EngineConfig config;
-  config.quant_policy = s.quant_policy;
-  config.session_len = 512;
-  config.max_batch_size = s.batch;
-  config.max_prefill_tokens = s.chunk;
-  config.has_prefix_cache = s.has_prefix_cache;
-  config.is_deterministic = s.is_deterministic;
-  const engine::MemoryPlan plan = plan_for(m, config);
-  return {apps::make_cuda_executor(m, std::move(weights), config, plan), config, plan};
-}
-
-engine::Request request_of(int n, int last) {
-  engine::Request r;
-  std::mt19937 random(7);
-  for (int i = 0; i < n; ++i)
-    r.prompt.push_back(static_cast<int>(random() % 97));
-  r.prompt.back() = last;
-  r.sampling.temperature = 0.0f;
-  r.max_new_tokens = 80;
-  return r;
+/// Read from the files straight to the GPU.
+std::unique_ptr<engine::Executor> in_bfloat16(const test::Golden& golden, int quant_policy) {
+  const engine::EngineConfig config =
+      test::golden_config(quant_policy, engine::ActivationType::kBFloat16);
+  const engine::MemoryPlan plan = test::plan_for(
+      golden.config.model, config,
+      model::read_weight_shapes(golden.folder, golden.config.model, golden.config.quantization));
+  return apps::load_cuda_executor(golden.folder, golden.config, config, plan, {});
 }
 
 using Answers = std::vector<std::vector<int>>;
@@ -103,6 +66,31 @@ TEST_CASE("every KV scheme follows the rule of open and sealed pages, Cuda") {
   if (!has_gpu()) return;
   for (const char* name : test::kGoldenNames)
     test::check_golden_schemes(name, on_gpu, test::Activations::kHalf);
+}
+
+TEST_CASE("logits and greedy tokens in bfloat16, Cuda") {
+  if (!has_gpu()) return;
+  // Those whose weights are numbers of bfloat16: others would be rounded once more than the noise knows.
+  for (const char* name : {"llama_tiny", "qwen2_tiny"}) {
+    test::check_golden(name, in_bfloat16, test::Activations::kBFloat16);
+    test::check_golden_schemes(name, in_bfloat16, test::Activations::kBFloat16);
+  }
+}
+
+TEST_CASE("a model read straight to the GPU gives the bits of one that came over host memory") {
+  if (!has_gpu()) return;
+  for (const char* name : test::kGoldenNames) {
+    CAPTURE(name);
+    const test::Golden golden(name);
+    const auto ids = test::prompt_named(golden.values, "n130")["ids"].get<std::vector<int>>();
+    const engine::EngineConfig config = test::golden_config(0, engine::ActivationType::kFloat16);
+    const engine::MemoryPlan plan = test::plan_for(
+        golden.config.model, config,
+        model::read_weight_shapes(golden.folder, golden.config.model, golden.config.quantization));
+    const auto loaded = apps::load_cuda_executor(golden.folder, golden.config, config, plan, {});
+    const int n = static_cast<int>(ids.size());
+    CHECK(test::all_logits(*loaded, ids, n) == test::all_logits(*on_gpu(golden, 0), ids, n));
+  }
 }
 
 TEST_CASE("deterministic: chunks, batches and shared prefixes never change a greedy answer") {
@@ -153,6 +141,31 @@ TEST_CASE("a graph gives what the same steps give without one") {
     }
     // Without --deterministic the prompt went another way: near-ties may fall otherwise.
     CHECK(different <= (is_deterministic ? 0 : 2));
+  }
+}
+
+TEST_CASE("activations too large for float16 end their request, and bfloat16 takes them") {
+  if (!has_gpu()) return;
+  for (const auto activations :
+       {engine::ActivationType::kFloat16, engine::ActivationType::kBFloat16}) {
+    model::DecoderWeights weights = cases::tiny_weights(cases::tiny_config(), 1);
+    model::Matrix& down = weights.layers[0].down;
+    auto* values = reinterpret_cast<float*>(down.codes.data());
+    for (int i = 0; i < down.n * down.k; ++i)
+      values[i] *= 60000.0f;  // themselves within the range of halves
+    engine::Engine engine =
+        make_engine({.is_deterministic = false, .activations = activations}, std::move(weights));
+    engine::FinishReason finish = engine::FinishReason::kNone;
+    int n_tokens = 0;
+    (void)engine.submit(request_of(10, 3), [&](const engine::TokenEvent& e) {
+      n_tokens += e.token >= 0;
+      finish = e.finish;
+    });
+    while (engine.step()) {
+    }
+    const bool is_half = activations == engine::ActivationType::kFloat16;
+    CHECK(finish == (is_half ? engine::FinishReason::kError : engine::FinishReason::kLength));
+    CHECK(n_tokens == (is_half ? 0 : 80));
   }
 }
 

@@ -90,17 +90,47 @@ TEST_CASE("a step that fails ends every request once, and the engine goes on") {
   CHECK(ends.begin()->second == std::vector{FinishReason::kLength});
 }
 
+TEST_CASE("activations follow the model unless a flag says otherwise; AWQ has halves") {
+  using engine::ActivationType, engine::parse_dtype;
+  CHECK(parse_dtype("auto", "bfloat16", false) == ActivationType::kBFloat16);
+  CHECK(parse_dtype("auto", "bfloat16", true) == ActivationType::kFloat16);
+  for (const char* saved_as : {"", "float16", "float32"})
+    CHECK(parse_dtype("auto", saved_as, false) == ActivationType::kFloat16);
+  for (const bool is_awq : {false, true}) {
+    CHECK(parse_dtype("bfloat16", "float16", is_awq) == ActivationType::kBFloat16);
+    CHECK(parse_dtype("float16", "bfloat16", is_awq) == ActivationType::kFloat16);
+  }
+  CHECK_THROWS_WITH_AS((void)parse_dtype("int8", "float16", false),
+                       doctest::Contains("known: auto float16 bfloat16"), Error);
+}
+
 TEST_CASE("a plan counts what the backend needs") {
   const model::ModelConfig m = cases::tiny_config();
   const cache::CacheGeometry geometry{m.n_layers, m.n_kv_heads, m.head_dim,
                                       engine::sealed_unit_bytes(0, m.head_dim)};
-  const auto plan = [&](engine::BackendNeeds needs) {
-    return engine::plan_memory(m, config(), geometry, 0, std::int64_t{1} << 30, needs);
+  const auto plan = [&](const engine::BackendNeeds& needs) {
+    return engine::plan_memory(m, config(), geometry, needs, std::int64_t{1} << 30);
   };
-  const std::int64_t logits = 4 * 2 * std::int64_t{m.vocab_size};
-  const std::int64_t floats = plan({}).workspace - logits;
-  CHECK(plan({.activation_bytes = 2}).workspace == floats / 2 + logits);
-  CHECK(plan({.activation_bytes = 2, .workspace = 1000}).workspace == floats / 2 + logits + 1000);
-  CHECK_THROWS_WITH_AS((void)plan({.workspace = std::int64_t{2} << 30}),
+  const engine::MemoryPlan some =
+      plan({.weights = 70, .workspace = {{"one use", 1000}, {"another", 24}}, .idle_slots = 1});
+  const engine::MemoryPlan none = plan({});
+  CHECK(some.workspace_bytes() == 1024);
+  CHECK(some.open_pages == none.open_pages + geometry.open_elements() * 2);
+  CHECK(some.total() - some.sealed_pages() == 70 + 1024 + some.open_pages);
+  CHECK(none.total() == none.open_pages + none.sealed_pages());
+  for (const char* text : {"1.00 KB   one use\n", "24.0 B   another\n"})
+    CHECK(engine::to_text(some).find(text) != std::string::npos);
+  CHECK_THROWS_WITH_AS((void)plan({.workspace = {{"too much", std::int64_t{2} << 30}}}),
                        doctest::Contains("--max-prefill-token-num"), Error);
+}
+
+TEST_CASE("activations and logits of the processor are in its plan") {
+  const model::ModelConfig m = cases::tiny_config();
+  const engine::BackendNeeds needs = engine::host_needs(m, config(), 12);
+  CHECK(needs.weights == 12);
+  CHECK(needs.idle_slots == 0);
+  const std::int64_t row =
+      2 * m.hidden_size + m.qkv_size() + m.q_size() + m.head_dim + 3 * m.intermediate_size;
+  CHECK(total_bytes(needs.workspace) ==
+        4 * (engine::step_rows(m, config()) * row + config().max_batch_size * m.vocab_size));
 }

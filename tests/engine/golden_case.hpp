@@ -37,8 +37,15 @@ inline constexpr double kDecisiveGap = 0.02;
 /// 2.7 times its noise; but a row with codes hangs on a few of them, and single ones came to 3.8
 /// times. So the former are bound one by one, the latter by the RMS of their ratios to their noise,
 /// both by kNoiseFactor. Greedy tokens are decided where the gap is so many times its own noise.
-enum class Activations { kFloat32, kHalf };
+///
+/// kBFloat16: the same with 8 bits in place of 11, so eight times the noise.
+enum class Activations { kFloat32, kHalf, kBFloat16 };
 inline constexpr double kNoiseFactor = 3.0;
+
+/// What the noise of `activations` is bound by, in units of half_noise.
+[[nodiscard]] inline double noise_factor(Activations activations) {
+  return activations == Activations::kBFloat16 ? 8.0 * kNoiseFactor : kNoiseFactor;
+}
 
 /// Sequences of the fixtures are shorter.
 inline constexpr int kGoldenTokens = 1024;
@@ -129,16 +136,17 @@ inline void check_rows(const Logits& logits,
       ratios += ratio * ratio;
       ++n_ratios;
     } else {
-      CHECK(ratio <= kNoiseFactor);
+      CHECK(ratio <= noise_factor(activations));
     }
   }
-  if (n_ratios > 0) CHECK(std::sqrt(ratios / n_ratios) <= kNoiseFactor);
+  if (n_ratios > 0) CHECK(std::sqrt(ratios / n_ratios) <= noise_factor(activations));
 }
 
 /// The smallest gap at which the greedy token of a step is no longer free.
 inline double decisive_gap(const json::Json& prompt, std::size_t step, Activations activations) {
   if (activations == Activations::kFloat32) return kDecisiveGap;
-  return std::max(kDecisiveGap, kNoiseFactor * prompt["gap_noise"][step].get<double>());
+  return std::max(kDecisiveGap,
+                  noise_factor(activations) * prompt["gap_noise"][step].get<double>());
 }
 
 /// Logits and greedy tokens with 16-bit keys and values.

@@ -19,7 +19,13 @@
 
 namespace lmd::test {
 
-inline constexpr double kLogitBound = 2e-3;  // relative RMS, of float32 and 16-bit half paths
+// Bounds of goals.md: relative RMS of float32 and half paths, and of bfloat16 ones.
+inline constexpr double kLogitBound = 2e-3;
+inline constexpr double kBFloat16LogitBound = 1e-2;
+
+[[nodiscard]] inline double logit_bound(Activations activations) {
+  return activations == Activations::kBFloat16 ? kBFloat16LogitBound : kLogitBound;
+}
 
 [[nodiscard]] inline std::string golden_file() {
   return std::string(LMD_SHARED_DATA) + "/smollm2_golden.json";
@@ -34,16 +40,21 @@ inline constexpr double kLogitBound = 2e-3;  // relative RMS, of float32 and 16-
 
 inline apps::Runtime load_default_model(const std::string& device,
                                         const std::string& policy,
-                                        int session_len) {
+                                        int session_len,
+                                        Activations activations = Activations::kHalf) {
   apps::RuntimeOptions options;
   options.device = device;
+  options.dtype = activations == Activations::kBFloat16 ? "bfloat16" : "float16";
   options.engine.quant_policy = engine::parse_quant_policy(policy);
   options.engine.max_batch_size = 1;
   options.engine.session_len = session_len;
   return apps::load_model(default_model_dir(), options);
 }
 
-inline void check_prompt(engine::Evaluator& evaluator, const json::Json& prompt) {
+inline void check_prompt(engine::Evaluator& evaluator,
+                         const json::Json& prompt,
+                         Activations activations) {
+  const double decisive_gap = kDecisiveGap * logit_bound(activations) / kLogitBound;
   auto ids = prompt["ids"].get<std::vector<int>>();
   const auto greedy = prompt["greedy_ids"].get<std::vector<int>>();
   const int last = static_cast<int>(ids.size()) - 1;
@@ -58,11 +69,11 @@ inline void check_prompt(engine::Evaluator& evaluator, const json::Json& prompt)
         error += (found - expected) * (found - expected);
         size += expected * expected;
       }
-      CHECK(std::sqrt(error / size) <= kLogitBound);
+      CHECK(std::sqrt(error / size) <= logit_bound(activations));
     }
     const auto step = static_cast<std::size_t>(position - last);
     if (position < last || step >= greedy.size()) return;
-    if (prompt["gaps"][step].get<double>() < kDecisiveGap) return;
+    if (prompt["gaps"][step].get<double>() < decisive_gap) return;
     CHECK(kernels::argmax(logits) == greedy[step]);
   });
 }
@@ -80,16 +91,16 @@ inline double first_window(apps::Runtime& r, const std::vector<int>& tokens) {
 }
 
 /// Logits and greedy tokens of the golden prompts.
-inline void check_golden_prompts(const std::string& device) {
+inline void check_golden_prompts(const std::string& device, Activations activations) {
   if (!has_default_model("SmolLM2 logits") || !has_file(golden_file(), "SmolLM2 logits")) return;
   const json::Json golden = json::parse_file(golden_file());
-  apps::Runtime r = load_default_model(device, "0", 1024);
+  apps::Runtime r = load_default_model(device, "0", 1024, activations);
   engine::Evaluator evaluator(r.engine->executor(), 1024);
   int n = 0;
   for (const json::Json& prompt : golden["prompts"]) {
     if (!prompt.contains("ids") || !prompt.contains("gaps")) continue;
     CAPTURE(n);
-    check_prompt(evaluator, prompt);
+    check_prompt(evaluator, prompt, activations);
     ++n;
   }
   CHECK(n >= 4);

@@ -16,7 +16,11 @@ bool has_gpu() {
 }  // namespace
 
 TEST_CASE("SmolLM2 on the GPU: logits and greedy tokens of the golden prompts") {
-  if (has_gpu()) test::check_golden_prompts("cuda");
+  if (has_gpu()) test::check_golden_prompts("cuda", test::Activations::kHalf);
+}
+
+TEST_CASE("SmolLM2 on the GPU in bfloat16: logits and greedy tokens of the golden prompts") {
+  if (has_gpu()) test::check_golden_prompts("cuda", test::Activations::kBFloat16);
 }
 
 TEST_CASE("SmolLM2 on the GPU: perplexity under every KV scheme agrees with the reference") {

@@ -5,7 +5,7 @@
 using namespace lmd;
 
 TEST_CASE("SmolLM2: logits and greedy tokens of the golden prompts") {
-  test::check_golden_prompts("cpu");
+  test::check_golden_prompts("cpu", test::Activations::kFloat32);
 }
 
 TEST_CASE("SmolLM2: token ids of the golden texts") {

@@ -118,6 +118,29 @@ TEST_CASE("an InternVL model gives its language part") {
   CHECK(contains(error_of([&] { (void)read(folder, j); }), "llm_config: architecture"));
 }
 
+TEST_CASE("the type that weights were saved as, under its older and its newer name") {
+  const TemporaryFolder folder;
+  CHECK(read(folder, internlm2()).torch_dtype.empty());
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    Json j = internlm2();
+    j[key] = "bfloat16";
+    CHECK(read(folder, j).torch_dtype == "bfloat16");
+    const Json language = {{"architectures", {"InternVLChatModel"}}, {"llm_config", j}};
+    CHECK(read(folder, language).torch_dtype == "bfloat16");
+    Json whole = {{"architectures", {"InternVLChatModel"}}, {"llm_config", internlm2()}};
+    whole[key] = "float16";
+    CHECK(read(folder, whole).torch_dtype == "float16");
+  }
+  CHECK(read(folder,
+             [] {
+               Json j = internlm2();
+               j["torch_dtype"] = nullptr;
+               return j;
+             }())
+            .torch_dtype.empty());
+  CHECK(contains(with(folder, "torch_dtype", "16"), "torch_dtype"));
+}
+
 TEST_CASE("generation_config.json adds ends of an answer") {
   const TemporaryFolder folder;
   write_file(folder / "generation_config.json", R"({"eos_token_id":[2,0,7]})");

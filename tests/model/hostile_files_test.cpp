@@ -132,7 +132,7 @@ Outcome flip_bits(const Subject& subject, int rounds) {
 
 void load_folder(const std::string& folder) {
   const HfConfig config = read_config(folder);
-  (void)count_weight_bytes(folder, config.model, config.quantization);
+  (void)read_weight_shapes(folder, config.model, config.quantization);
   (void)load_weights(folder, config.model, config.quantization);
 }
 

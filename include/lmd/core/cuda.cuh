@@ -9,6 +9,8 @@
 
 namespace lmd {
 
+class PreparedKernels;  // core/launch.cuh
+
 /// Work is queued on `stream`; no operation synchronises.
 struct Cuda {
   using Result = cudaError_t;
@@ -18,6 +20,8 @@ struct Cuda {
   bool overlap = false;
   int multiprocessors = 0;  ///< of the device; 0: asked for at each launch
   int shared_bytes = 0;     ///< that a block may have; 0: the device is asked
+  /// Remembers what launches ask of the driver, which takes longer than a launch; null: each asks.
+  PreparedKernels* kernels = nullptr;
 };
 
 /// What device code is compiled for; cc 0 in host code.

@@ -5,6 +5,7 @@
 #include <lmd/core/cuda.cuh>
 
 #include <cstddef>
+#include <vector>
 
 namespace lmd {
 
@@ -25,20 +26,79 @@ template <class Args>
   return cudaSuccess;
 }
 
+/// A kernel that has been prepared for its launches.
+struct PreparedKernel {
+  const void* function = nullptr;
+  Arch arch;  ///< as code_arch says
+};
+
+/// The kernels that have been launched on one device. One thread at a time, as a stream.
+class PreparedKernels {
+ public:
+  /// Null where `function` has not been launched yet. A model has a few dozen kernels: a walk over them
+  /// takes less time than one question to the driver.
+  [[nodiscard]] const PreparedKernel* find(const void* function) const {
+    for (const PreparedKernel& kernel : kernels_) {
+      if (kernel.function == function) return &kernel;
+    }
+    return nullptr;
+  }
+  void add(const PreparedKernel& kernel) { kernels_.push_back(kernel); }
+  [[nodiscard]] int size() const { return static_cast<int>(kernels_.size()); }
+
+ private:
+  std::vector<PreparedKernel> kernels_;
+};
+
+/// Lets blocks of `kernel` have all the shared memory that there is, at its first launch with ctx.kernels and
+/// at each one without.
+template <class Args>
+[[nodiscard]] cudaError_t prepare(Cuda ctx, void (*kernel)(Args), PreparedKernel* prepared) {
+  const auto* const function = reinterpret_cast<const void*>(kernel);
+  if (ctx.kernels != nullptr) {
+    if (const PreparedKernel* found = ctx.kernels->find(function)) {
+      *prepared = *found;
+      return cudaSuccess;
+    }
+  }
+  cudaFuncAttributes attributes{};
+  LMD_CUDA_RETURN_IF_ERROR(cudaFuncGetAttributes(&attributes, kernel));
+  int room = 0;
+  int device = 0;
+  LMD_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  LMD_CUDA_RETURN_IF_ERROR(
+      cudaDeviceGetAttribute(&room, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  // The same for every launch of a kernel: whoever else launches it does not take it back.
+  LMD_CUDA_RETURN_IF_ERROR(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           room - static_cast<int>(attributes.sharedSizeBytes)));
+  // Kernels whose split of a multiprocessor's memory differs never run on it side by side: all of
+  // ours ask for the largest shared part.
+  LMD_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
+      kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
+  *prepared = {function, {attributes.ptxVersion}};
+  if (ctx.kernels != nullptr) ctx.kernels->add(*prepared);
+  return cudaSuccess;
+}
+
 /// f.operator()<cc>() for an architecture that has the tunings of the code of `kernel`: those for large
 /// blocks, or those that fit everywhere.
 template <class Args, class F>
-[[nodiscard]] cudaError_t with_tuned_arch(void (*kernel)(Args), F&& f) {
-  Arch arch;
-  LMD_CUDA_RETURN_IF_ERROR(code_arch(kernel, &arch));
-  return arch.has_large_blocks() ? f.template operator()<90>() : f.template operator()<80>();
+[[nodiscard]] cudaError_t with_tuned_arch(Cuda ctx, void (*kernel)(Args), F&& f) {
+  PreparedKernel prepared;
+  LMD_CUDA_RETURN_IF_ERROR(prepare(ctx, kernel, &prepared));
+  return prepared.arch.has_large_blocks() ? f.template operator()<90>()
+                                          : f.template operator()<80>();
 }
 
 /// Clusters of this shape that the device runs at the same time.
 template <class Args>
-[[nodiscard]] cudaError_t max_clusters(const LaunchShape& shape, void (*kernel)(Args), int* n) {
-  LMD_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                static_cast<int>(shape.shared_bytes)));
+[[nodiscard]] cudaError_t max_clusters(Cuda ctx,
+                                       const LaunchShape& shape,
+                                       void (*kernel)(Args),
+                                       int* n) {
+  PreparedKernel prepared;
+  LMD_CUDA_RETURN_IF_ERROR(prepare(ctx, kernel, &prepared));
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim = {static_cast<unsigned>(shape.cluster), 1, 1};
@@ -57,23 +117,14 @@ template <class Args>
                                  const LaunchShape& shape,
                                  void (*kernel)(Args),
                                  const Args& args) {
-  constexpr std::size_t kDefaultSharedBytes = 48 * 1024;
   if (ctx.shared_bytes > 0 && shape.shared_bytes > static_cast<std::size_t>(ctx.shared_bytes))
     return cudaErrorInvalidValue;
-  if (shape.shared_bytes > kDefaultSharedBytes) {
-    LMD_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)));
-  }
-  // Kernels whose split of a multiprocessor's memory differs never run on it side by side: all of
-  // ours ask for the largest shared part.
-  LMD_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
-      kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
+  PreparedKernel prepared;
+  LMD_CUDA_RETURN_IF_ERROR(prepare(ctx, kernel, &prepared));
   cudaLaunchAttribute attributes[2] = {};
   unsigned n = 0;
-  Arch arch;
-  if (ctx.overlap) LMD_CUDA_RETURN_IF_ERROR(code_arch(kernel, &arch));
-  if (arch.has_early_starts()) {  // else the kernel does not wait for the one before it
-    attributes[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  if (ctx.overlap && prepared.arch.has_early_starts()) {  // else the kernel does not wait for the
+    attributes[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;  // one before it
     attributes[n++].val.programmaticStreamSerializationAllowed = 1;
   }
   if (shape.cluster > 1) {

@@ -8,6 +8,9 @@
 
 namespace lmd::engine {
 
+/// Of activations on a GPU; the processor's are f32.
+enum class ActivationType { kFloat16, kBFloat16 };
+
 struct EngineConfig {
   int quant_policy = 0;                ///< KV scheme, by its number (see dispatch.hpp)
   int session_len = 0;                 ///< tokens of a sequence; 0: what the model was trained for
@@ -15,7 +18,8 @@ struct EngineConfig {
   double cache_max_entry_count = 0.8;  ///< share of the memory left beside the weights
   int max_prefill_tokens = 512;        ///< prompt tokens in one step
   bool has_prefix_cache = true;        ///< sealed pages of equal prefixes are shared
-  bool is_deterministic = false;       ///< the same bits in any batch, at a price; Cpu's always are
+  ActivationType activations = ActivationType::kFloat16;
+  bool is_deterministic = false;  ///< the same bits in any batch, at a price; Cpu's always are
 };
 
 /// \throws Error(kConfig) naming the flag, its value and its range.

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <lmd/core/stream.cuh>
+#include <lmd/engine/cuda_needs.cuh>
+#include <lmd/engine/draw_upload.cuh>
 #include <lmd/engine/executor.hpp>
 #include <lmd/engine/memory_plan.hpp>
 #include <lmd/engine/step_upload.cuh>
@@ -39,11 +41,11 @@ class CudaExecutor final : public Executor {
                Cuda ctx,
                std::unique_ptr<Stream> stream)
       : stream_(std::move(stream)),
-        ctx_(ctx),
+        ctx_(remembering(ctx, kernels_)),
         is_batch_invariant_(is_batch_invariant),
         max_rows_(plan.max_rows),
         max_batch_(plan.max_batch_size),
-        decoder_(config, std::move(weights), ops, ctx, {plan.max_rows, plan.max_batch_size}),
+        decoder_(config, std::move(weights), ops, ctx_, {plan.max_rows, plan.max_batch_size}),
         geometry_(decoder_.geometry()),
         pool_(plan.sealed_pages(), ctx.stream),
         open_((std::int64_t{plan.max_batch_size} + 1) * geometry_.open_elements(), ctx.stream),
@@ -52,7 +54,9 @@ class CudaExecutor final : public Executor {
         drawn_logprobs_(plan.max_batch_size, ctx.stream),
         host_ids_(plan.max_batch_size),
         host_logprobs_(plan.max_batch_size),
-        upload_(kUsualUpload, ctx.stream),
+        upload_(step_upload_bytes({plan.max_rows, plan.max_batch_size}, plan.session_len),
+                ctx.stream),
+        draw_upload_(plan.max_batch_size, plan.session_len, config.vocab_size, ctx.stream),
         next_positions_(static_cast<std::size_t>(plan.max_batch_size), -1) {
     open_.fill_bytes(0);  // what is masked must still be a number
     LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
@@ -68,44 +72,48 @@ class CudaExecutor final : public Executor {
   void run(std::span<const StepItem> items, std::span<Drawn> drawn) override {
     draws_.clear();
     bool is_decode = true;
-    clear_left_slots(items);
     for (const StepItem& item : items) {
-      if (item.draw != nullptr) draws_.push_back(item.draw);
+      if (item.draw != nullptr) draws_.push_back(&item);
       is_decode = is_decode && item.ids.size() == 1 && item.draw != nullptr;
     }
-    if (is_decode) {
-      decode(items);
-    } else {
-      forward(items);
-    }
-    finish_step(is_decode ? "decode" : "prompt", static_cast<int>(items.size()));
+    run_step(is_decode ? "decode" : "prompt", items, [&] {
+      if (is_decode) {
+        decode(items);
+      } else {
+        forward(items);
+      }
+    });
     for (std::size_t i = 0; i < draws_.size(); ++i) {
       drawn[i].token = host_ids_.data()[i];
       drawn[i].logprobs.chosen = host_logprobs_.data()[i];
       drawn[i].logprobs.top.clear();
-      if (draws_[i]->n_logprobs > 0) draw_on_host(*draws_[i], static_cast<int>(i), drawn[i]);
+      const DrawRequest& draw = *draws_[i]->draw;
+      if (draw.n_logprobs > 0) draw_on_host(draw, static_cast<int>(i), drawn[i]);
     }
     forget_failed(items);
   }
 
   void logits(const StepItem& item, float* logits) override {
     draws_.clear();
-    clear_left_slots({&item, 1});
-    const int n = static_cast<int>(item.ids.size());
-    const int* rows = queue_forward({&item, 1}, n);
-    const std::int64_t vocab = decoder_.config().vocab_size;
-    for (int at = 0; at < n; at += max_batch_) {
-      const int m = std::min(max_batch_, n - at);
-      decoder_.write_logits(rows + at, m, logits_.data());
-      LMD_CUDA_TRY(cudaMemcpyAsync(logits + at * vocab, logits_.data(),
-                                   static_cast<std::size_t>(m * vocab) * sizeof(float),
-                                   cudaMemcpyDeviceToHost, ctx_.stream));
-    }
-    finish_step("logits", n);
+    run_step("logits", {&item, 1}, [&] {
+      const int n = static_cast<int>(item.ids.size());
+      const int* rows = queue_forward({&item, 1}, n);
+      const std::int64_t vocab = decoder_.config().vocab_size;
+      for (int at = 0; at < n; at += max_batch_) {
+        const int m = std::min(max_batch_, n - at);
+        decoder_.write_logits(rows + at, m, logits_.data());
+        LMD_CUDA_TRY(cudaMemcpyAsync(logits + at * vocab, logits_.data(),
+                                     static_cast<std::size_t>(m * vocab) * sizeof(float),
+                                     cudaMemcpyDeviceToHost, ctx_.stream));
+      }
+    });
   }
 
  private:
-  static constexpr std::int64_t kUsualUpload = std::int64_t{4} << 20;
+  static Cuda remembering(Cuda ctx, PreparedKernels& kernels) {
+    ctx.kernels = &kernels;
+    return ctx;
+  }
 
   /// Arrays of a step whose places a graph remembers: added first, in this order.
   struct StepArrays {
@@ -126,14 +134,25 @@ class CudaExecutor final : public Executor {
     int logit_rows = 0;  ///< 0: the first `draws` rows
   };
 
-  /// Waits for the step. \throws Error(kCuda) that says which it was.
-  void finish_step(const char* kind, int n) const {
-    const cudaError_t error = cudaStreamSynchronize(ctx_.stream);
-    if (error == cudaSuccess) return;
-    (void)cudaGetLastError();
-    throw Error(ErrorCode::kCuda, std::string("a ") + kind + " step of " + std::to_string(n) +
-                                      " with KV scheme " + decoder_.kv_name() + ": " +
-                                      cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
+  /// Queues a step and waits for it. A kernel that fails while it runs does not say so itself:
+  /// \throws Error(kCuda) that says which step it was.
+  template <class F>
+  void run_step(const char* kind, std::span<const StepItem> items, F&& queue) {
+    try {
+      clear_left_slots(items);
+      queue();
+      LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kCuda) throw;
+      std::size_t rows = 0;
+      for (const StepItem& item : items)
+        rows += item.ids.size();
+      throw Error(ErrorCode::kCuda, std::string("a ") + kind + " step of " +
+                                        std::to_string(items.size()) + " sequences, " +
+                                        std::to_string(rows) + " tokens, " +
+                                        quant::NumberFormat<T>::kName + " activations, KV scheme " +
+                                        decoder_.kv_name() + ": " + e.what());
+    }
   }
 
   /// What a sequence without an answer left in its slot is never gone on with.
@@ -176,7 +195,7 @@ class CudaExecutor final : public Executor {
       if (i >= n) put_idle_draw(a, i);
     }
     put_sampling(a);
-    upload_.send();
+    send();
     Graph& graph = graphs_[bucket];
     if (graph.is_empty()) {
       graph = Graph::capture(ctx_.stream, [&] {
@@ -217,7 +236,7 @@ class CudaExecutor final : public Executor {
     place_rows(items, counts);
     put_sampling(arrays_);
     if (n_logits > 0) std::iota(arrays_.logit_rows.host, arrays_.logit_rows.host + n_logits, 0);
-    upload_.send();
+    send();
     decoder_.forward(device_step(arrays_, counts));
     return arrays_.logit_rows.device;
   }
@@ -263,10 +282,8 @@ class CudaExecutor final : public Executor {
                          bytes(counts.draws, int{}) + bytes(counts.logit_rows, int{});
     for (const StepItem& item : items)
       total += bytes(item.page_ids.size(), std::int32_t{});
-    for (const DrawRequest* draw : draws_) {
-      total += bytes(draw->tokens.size(), int{}) +
-               bytes(draw->params->logit_bias.size() + draw->banned.size(), kernels::LogitBias{});
-    }
+    for (const StepItem* item : draws_)
+      total += draw_upload_.bytes_of(*item);
     if (upload_.begin(total)) graphs_.clear();
     StepArrays a;
     a.decode_chunks = upload_.add<SequenceChunk>(counts.decode);
@@ -305,54 +322,19 @@ class CudaExecutor final : public Executor {
 
   void put_sampling(const StepArrays& a) {
     int i = 0;
-    for (const DrawRequest* draw : draws_) {
-      a.sampling.host[i] = sampling_row(*draw);
-      a.n_tokens.host[i++] = static_cast<int>(draw->tokens.size());
+    draw_upload_.begin();
+    for (const StepItem* item : draws_) {
+      a.sampling.host[i] = draw_upload_.row(*item, upload_);
+      a.n_tokens.host[i++] = static_cast<int>(item->draw->tokens.size());
     }
+    draw_upload_.add_runs(upload_);
   }
 
-  [[nodiscard]] kernels::SamplingRow sampling_row(const DrawRequest& draw) {
-    const kernels::SamplingParams& p = *draw.params;
-    kernels::SamplingRow row{.temperature = p.temperature,
-                             .top_p = p.top_p,
-                             .min_p = p.min_p,
-                             .repetition_penalty = p.repetition_penalty,
-                             .presence_penalty = p.presence_penalty,
-                             .frequency_penalty = p.frequency_penalty,
-                             .top_k = p.top_k,
-                             .n_prompt = draw.n_prompt,
-                             .seed = p.seed};
-    const bool has_penalties =
-        p.repetition_penalty != 1.0f || p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f;
-    if (has_penalties) row.tokens = upload_.add_copy(draw.tokens);
-    if (!p.logit_bias.empty() || !draw.banned.empty()) {
-      collect_biases(draw);
-      row.n_bias = static_cast<int>(biases_.size());
-      row.bias = upload_.add_copy(std::span<const kernels::LogitBias>(biases_));
-    }
-    return row;
-  }
-
-  /// Ids in it are distinct; what is banned stays banned.
-  void collect_biases(const DrawRequest& draw) {
-    biases_.clear();
-    const auto add = [&](int id, float value) {
-      if (id >= 0 && id < decoder_.config().vocab_size) biases_.push_back({id, value});
-    };
-    for (const int id : draw.banned)
-      add(id, -std::numeric_limits<float>::infinity());
-    for (const auto& [id, value] : draw.params->logit_bias)
-      add(id, value);
-    std::ranges::stable_sort(biases_, {}, &kernels::LogitBias::id);
-    std::size_t n = 0;
-    for (const kernels::LogitBias& bias : biases_) {
-      if (n > 0 && biases_[n - 1].id == bias.id) {
-        biases_[n - 1].value += bias.value;
-      } else {
-        biases_[n++] = bias;
-      }
-    }
-    biases_.resize(n);
+  /// Everything of the step that the host knows, to where the step reads it.
+  void send() {
+    upload_.send();
+    model::try_kernel(draw_upload_.queue(ctx_), "copy_token_runs", static_cast<int>(draws_.size()),
+                      decoder_.config().vocab_size);
   }
 
   [[nodiscard]] model::DeviceStep device_step(const StepArrays& a, const StepCounts& counts) {
@@ -405,6 +387,7 @@ class CudaExecutor final : public Executor {
   }
 
   std::unique_ptr<Stream> stream_;  // destroyed last: buffers are freed in its order
+  PreparedKernels kernels_;
   Cuda ctx_;
   bool is_batch_invariant_;
   int max_rows_;
@@ -419,14 +402,14 @@ class CudaExecutor final : public Executor {
   PinnedBuffer<int> host_ids_;          // the same
   PinnedBuffer<float> host_logprobs_;   // the same
   StepUpload upload_;
+  DrawUpload draw_upload_;
   StepArrays arrays_;
   /// A row of a graph that nobody uses: one token of a slot that nobody has.
   static constexpr int kIdleId = 0;
   StepItem idle_{.slot = max_batch_, .ids = std::span(&kIdleId, 1), .rope_base = 1.0};
-  std::map<int, Graph> graphs_;      // by bucket
-  std::vector<int> next_positions_;  // [max_batch_size] of the slots' sequences
-  std::vector<const DrawRequest*> draws_;
-  std::vector<kernels::LogitBias> biases_;
+  std::map<int, Graph> graphs_;         // by bucket
+  std::vector<int> next_positions_;     // [max_batch_size] of the slots' sequences
+  std::vector<const StepItem*> draws_;  // items of the step with a draw
   std::vector<float> host_logits_;
   kernels::CpuSampler sampler_;
 };

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <lmd/cache/sealed_unit.hpp>
+#include <lmd/core/activation.hpp>
 #include <lmd/core/error.hpp>
 #include <lmd/core/type_list.hpp>
+#include <lmd/engine/config.hpp>
 #include <lmd/quant/kv_formats.hpp>
 
 #include <string>
@@ -69,6 +71,27 @@ void with_head_dim(int head_dim, F&& f) {
                 [&](auto t) { known += ' ' + std::to_string(decltype(t)::type::value); });
   throw Error(ErrorCode::kConfig,
               "no kernels for head_dim " + std::to_string(head_dim) + "; known:" + known);
+}
+
+/// What `--dtype` asks for: float16, bfloat16, or auto: what the checkpoint's torch_dtype says. AWQ's
+/// scales are halves, and its models are calibrated with them: they take float16.
+/// \throws Error(kConfig) that lists the known words.
+[[nodiscard]] inline ActivationType parse_dtype(std::string_view word,
+                                                std::string_view torch_dtype,
+                                                bool is_awq) {
+  if (word == "float16") return ActivationType::kFloat16;
+  if (word == "bfloat16") return ActivationType::kBFloat16;
+  LMD_REQUIRE(word == "auto", ErrorCode::kConfig,
+              "--dtype " + std::string(word) + " is unknown; known: auto float16 bfloat16");
+  return torch_dtype == "bfloat16" && !is_awq ? ActivationType::kBFloat16
+                                              : ActivationType::kFloat16;
+}
+
+/// Calls `f.template operator()<T>()` with the type of activations; returns what it returns.
+template <class F>
+decltype(auto) with_activations(ActivationType type, F&& f) {
+  if (type == ActivationType::kBFloat16) return f.template operator()<BFloat16>();
+  return f.template operator()<Half>();
 }
 
 /// Bytes of one sealed page of one KV head. \throws Error(kConfig).

@@ -4,6 +4,7 @@
 
 #include <lmd/cache/geometry.hpp>
 #include <lmd/cache/page_table.hpp>
+#include <lmd/core/named_bytes.hpp>
 #include <lmd/engine/config.hpp>
 #include <lmd/model/config.hpp>
 
@@ -11,24 +12,26 @@
 #include <cstdio>
 #include <fstream>
 #include <string>
+#include <vector>
 
 namespace lmd::engine {
 
 /// All sizes in bytes unless named otherwise.
 struct MemoryPlan {
   std::int64_t weights = 0;
-  std::int64_t open_pages = 0;  ///< 16-bit pages being filled, one per sequence
-  std::int64_t workspace = 0;   ///< activations and logits
-  std::int64_t page_bytes = 0;  ///< one sealed page in all layers
-  std::int64_t n_pages = 0;     ///< sealed pages
-  std::int64_t available = 0;   ///< what the machine has left for all of these
-  int session_len = 0;          ///< tokens of one sequence
+  std::int64_t open_pages = 0;             ///< 16-bit pages being filled, one per sequence
+  std::vector<NamedBytes> workspace = {};  ///< activations, logits and what kernels need
+  std::int64_t page_bytes = 0;             ///< one sealed page in all layers
+  std::int64_t n_pages = 0;                ///< sealed pages
+  std::int64_t available = 0;              ///< what the machine has left for all of these
+  int session_len = 0;                     ///< tokens of one sequence
   int max_batch_size = 0;
   int max_rows = 0;  ///< tokens of one step
 
   [[nodiscard]] std::int64_t sealed_pages() const { return n_pages * page_bytes; }
+  [[nodiscard]] std::int64_t workspace_bytes() const { return total_bytes(workspace); }
   [[nodiscard]] std::int64_t total() const {
-    return weights + open_pages + workspace + sealed_pages();
+    return weights + open_pages + workspace_bytes() + sealed_pages();
   }
 };
 
@@ -94,26 +97,47 @@ inline void plan_line(std::string& to,
                     std::to_string(p.n_pages) +
                         " pages = " + std::to_string(p.n_pages * cache::kPageTokens) +
                         " tokens of " + std::to_string(p.page_bytes / cache::kPageTokens) + " B");
-  detail::plan_line(text, "workspace", p.workspace, std::to_string(p.max_rows) + " tokens a step");
+  detail::plan_line(text, "workspace", p.workspace_bytes(),
+                    std::to_string(p.max_rows) + " tokens a step, of it");
+  for (const NamedBytes& use : p.workspace) {
+    if (use.bytes > 0) detail::plan_line(text, "", use.bytes, use.name);
+  }
   detail::plan_line(text, "total", p.total(),
                     "of " + detail::bytes_text(p.available) + " available");
   return text;
 }
 
+/// Tokens of one sequence at most.
+[[nodiscard]] inline int session_length(const model::ModelConfig& model,
+                                        const EngineConfig& config) {
+  return config.session_len > 0 ? config.session_len : model.max_position;
+}
+
 /// Tokens of a step at most: prompts, and one of each sequence that decodes.
 [[nodiscard]] inline int step_rows(const model::ModelConfig& model, const EngineConfig& config) {
-  const int session_len = config.session_len > 0 ? config.session_len : model.max_position;
   return static_cast<int>(
       std::min<std::int64_t>(config.max_prefill_tokens,
-                             std::int64_t{session_len} * config.max_batch_size) +
+                             std::int64_t{session_length(model, config)} * config.max_batch_size) +
       config.max_batch_size);
 }
 
-/// What a backend needs beside weights, cache and logits.
+/// What a backend allocates beside the cache of its sequences.
 struct BackendNeeds {
-  int activation_bytes = 4;    ///< of one activation
-  std::int64_t workspace = 0;  ///< bytes of its own
+  std::int64_t weights = 0;  ///< bytes
+  std::vector<NamedBytes> workspace = {};
+  int idle_slots = 0;  ///< open pages that no sequence has
 };
+
+/// Of the Host and Cpu backends, whose activations are f32.
+[[nodiscard]] inline BackendNeeds host_needs(const model::ModelConfig& model,
+                                             const EngineConfig& config,
+                                             std::int64_t weight_bytes) {
+  const std::int64_t row = 2 * std::int64_t{model.hidden_size} + model.qkv_size() + model.q_size() +
+                           3 * std::int64_t{model.intermediate_size} + model.head_dim;
+  return {.weights = weight_bytes,
+          .workspace = {{"activations", 4 * row * step_rows(model, config)},
+                        {"logits", 4 * std::int64_t{config.max_batch_size} * model.vocab_size}}};
+}
 
 /// Sealed pages get `cache_max_entry_count` of what is left beside weights, open pages and
 /// workspace, but no more than all sequences at full length could fill.
@@ -123,25 +147,21 @@ struct BackendNeeds {
 [[nodiscard]] inline MemoryPlan plan_memory(const model::ModelConfig& model,
                                             const EngineConfig& config,
                                             const cache::CacheGeometry& geometry,
-                                            std::int64_t weight_bytes,
-                                            std::int64_t available,
-                                            BackendNeeds needs = {}) {
+                                            const BackendNeeds& needs,
+                                            std::int64_t available) {
   validate(config);
   MemoryPlan p;
-  p.weights = weight_bytes;
+  p.weights = needs.weights;
+  p.workspace = needs.workspace;
   p.available = available;
-  p.session_len = config.session_len > 0 ? config.session_len : model.max_position;
+  p.session_len = session_length(model, config);
   p.max_batch_size = config.max_batch_size;
   p.max_rows = step_rows(model, config);
-  p.open_pages = config.max_batch_size * geometry.open_elements() * 2;
-  const std::int64_t row = 2 * std::int64_t{model.hidden_size} + model.qkv_size() + model.q_size() +
-                           3 * std::int64_t{model.intermediate_size} + model.head_dim;
-  p.workspace = needs.activation_bytes * p.max_rows * row +
-                4 * std::int64_t{config.max_batch_size} * model.vocab_size + needs.workspace;
+  p.open_pages = (config.max_batch_size + needs.idle_slots) * geometry.open_elements() * 2;
   p.page_bytes = geometry.page_bytes();
   const std::int64_t pages_of_one = cache::sealed_pages(p.session_len);
   const std::int64_t useful = config.max_batch_size * pages_of_one;
-  const std::int64_t left = p.available - p.weights - p.open_pages - p.workspace;
+  const std::int64_t left = p.available - p.weights - p.open_pages - p.workspace_bytes();
   const auto share = static_cast<std::int64_t>(
       static_cast<double>(std::max<std::int64_t>(left, 0)) * config.cache_max_entry_count);
   p.n_pages = std::min(share / p.page_bytes, useful);
@@ -155,6 +175,15 @@ struct BackendNeeds {
                               "weights";
   throw Error(ErrorCode::kCapacity, to_text(p) + "a sequence of " + std::to_string(p.session_len) +
                                         " tokens does not fit: " + way_out);
+}
+
+/// The same for the Host and Cpu backends.
+[[nodiscard]] inline MemoryPlan plan_memory(const model::ModelConfig& model,
+                                            const EngineConfig& config,
+                                            const cache::CacheGeometry& geometry,
+                                            std::int64_t weight_bytes,
+                                            std::int64_t available) {
+  return plan_memory(model, config, geometry, host_needs(model, config, weight_bytes), available);
 }
 
 }  // namespace lmd::engine

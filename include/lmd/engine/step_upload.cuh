@@ -23,7 +23,9 @@ struct Uploaded {
 /// they lie at equal places, which recorded steps rely on.
 class StepUpload {
  public:
-  /// Room that is enough for most steps.
+  static constexpr std::int64_t kAlignment = 16;
+
+  /// Room for `bytes`, which are enough for most steps.
   StepUpload(std::int64_t bytes, cudaStream_t stream) : stream_(stream) { make(bytes); }
 
   /// Begins a new step of at most `bytes`. True when that took a new place, twice as large as the old
@@ -66,8 +68,6 @@ class StepUpload {
   }
 
  private:
-  static constexpr std::int64_t kAlignment = 16;
-
   void make(std::int64_t bytes) {
     // Both or none: what is sent fits into both.
     PinnedBuffer<std::uint8_t> host(bytes);

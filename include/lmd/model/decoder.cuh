@@ -7,10 +7,10 @@
 #include <lmd/kernels/elementwise/rope.cuh>
 #include <lmd/kernels/elementwise/silu_mul.cuh>
 #include <lmd/model/config.hpp>
+#include <lmd/model/decoder_buffers.cuh>
 #include <lmd/model/device_weights.cuh>
 #include <lmd/model/linear_memory.cuh>
 
-#include <algorithm>
 #include <utility>
 
 namespace lmd::model {
@@ -32,17 +32,6 @@ struct DeviceStep {
   int n_pages = 0;
 };
 
-/// Most of everything that a step may bring.
-struct StepLimits {
-  int rows = 0;
-  int sequences = 0;
-
-  /// Pages that prompts of so many rows may touch: their ends are not multiples of 64.
-  [[nodiscard]] int prefill_pages() const {
-    return rows / cache::kPageTokens + 2 * std::min(sequences, rows);
-  }
-};
-
 /// Owns the weights and the activations, not the cache. One step at a time, all of it queued on
 /// the stream of `ctx`.
 template <Activation T>
@@ -56,26 +45,20 @@ class CudaDecoder {
         ctx_(ctx),
         limits_(limits),
         linear_memory_(config_, limits.rows, ctx),
-        x_(std::int64_t{limits.rows} * config_.hidden_size, ctx.stream),
-        last_(std::int64_t{limits.sequences} * config_.hidden_size, ctx.stream),
-        qkv_(std::int64_t{limits.rows} * config_.qkv_size(), ctx.stream),
-        attended_(std::int64_t{limits.rows} * config_.q_size(), ctx.stream),
-        gated_(std::int64_t{limits.rows} * config_.intermediate_size, ctx.stream),
-        rotation_(std::int64_t{limits.rows} * config_.head_dim, ctx.stream),
-        page_scratch_(std::int64_t{limits.prefill_pages()} * 2 * geometry().open_tile(),
-                      ctx.stream),
-        partial_(ops.decode_partial_elements(ctx.multiprocessors), ctx.stream),
-        counters_(std::int64_t{limits.sequences} * config_.n_kv_heads, ctx.stream),
-        plan_(kernels::decode_plan_elements(ctx.multiprocessors,
-                                            limits.sequences * config_.n_kv_heads),
-              ctx.stream) {
+        elements_(config_, limits, ops, ctx.multiprocessors, has_split_gate(weights_)),
+        x_(elements_.x, ctx.stream),
+        last_(elements_.last, ctx.stream),
+        qkv_(elements_.qkv, ctx.stream),
+        attended_(elements_.attended, ctx.stream),
+        gated_(elements_.gated, ctx.stream),
+        gate_up_(elements_.gate_up, ctx.stream),
+        rotation_(elements_.rotation, ctx.stream),
+        page_scratch_(elements_.page_scratch, ctx.stream),
+        partial_(elements_.partial, ctx.stream),
+        counters_(elements_.counters, ctx.stream),
+        plan_(elements_.plan, ctx.stream) {
     counters_.fill_bytes(0);
     page_scratch_.fill_bytes(0);
-    const bool is_split = std::ranges::any_of(
-        weights_.layers, [](const DeviceLayer& l) { return l.gate_up.size() > 1; });
-    if (!is_split) return;
-    gate_up_ =
-        DeviceBuffer<T>(std::int64_t{limits.rows} * 2 * config_.intermediate_size, ctx.stream);
   }
 
   [[nodiscard]] const ModelConfig& config() const { return config_; }
@@ -118,8 +101,7 @@ class CudaDecoder {
   void write_logits(const int* rows, int n, float* logits) {
     const T* x = x_.data();
     if (rows != nullptr) {
-      using Rows = kernels::WeightPolicy<quant::WeightHalf>;  // 16 bits go as they come
-      static_assert(std::same_as<T, Half>, "rows are picked as halves");
+      using Rows = kernels::WeightPolicy<quant::NumberFormat<T>>;  // they go as they come
       try_kernel(kernels::embed<Rows, T>(ctx_, {.out = last_.data(),
                                                 .ids = rows,
                                                 .codes = reinterpret_cast<std::uint8_t*>(x_.data()),
@@ -147,7 +129,8 @@ class CudaDecoder {
                                        .chunks = step.decode_chunks,
                                        .n_chunks = step.n_decode,
                                        .kv_heads = config_.n_kv_heads}),
-               "decode plan", step.n_decode, config_.n_kv_heads);
+               (std::string("decode plan, KV ") + ops_.kv_name).c_str(), step.n_decode,
+               config_.n_kv_heads);
   }
 
   void embed(const DeviceStep& step) {
@@ -166,7 +149,7 @@ class CudaDecoder {
                           .m = step.rows,
                           .n = table.n,
                           .k = table.k}),
-               "embed", step.rows, table.k);
+               kernel_name<T>("embed", table.format).c_str(), step.rows, table.k);
   }
 
   void linear(const DeviceMatrix& w, const LinearArgs& where) {
@@ -180,15 +163,9 @@ class CudaDecoder {
     const cudaError_t error = ops_.formats[static_cast<std::size_t>(w.format)].linear(
         ctx_, a, linear_memory_.workspace());
     if (error == cudaSuccess) return;
-    std::string kernel;
-    int i = 0;
-    for_each_type(quant::WeightFormats{}, [&](auto t) {
-      if (i++ == w.format) kernel = std::string("linear ") + decltype(t)::type::kName;
-    });
-    try_kernel(
-        error,
-        (kernel + " x [" + std::to_string(a.m) + ", " + std::to_string(w.k) + "], w").c_str(), w.n,
-        w.k);
+    const std::string kernel = kernel_name<T>("linear", w.format) + ", x [" + std::to_string(a.m) +
+                               ", " + std::to_string(w.k) + "], w";
+    try_kernel(error, kernel.c_str(), w.n, w.k);
   }
 
   /// y = [parts] x: the outputs of the parts side by side in each row.
@@ -281,17 +258,18 @@ class CudaDecoder {
   Cuda ctx_;
   StepLimits limits_;
   LinearMemory linear_memory_;
-  DeviceBuffer<T> x_;                // [rows, hidden] the residual stream
-  DeviceBuffer<T> last_;             // [sequences, hidden] rows whose logits are wanted
-  DeviceBuffer<T> qkv_;              // [rows, qkv_size]
-  DeviceBuffer<T> attended_;         // [rows, q_size]
-  DeviceBuffer<T> gated_;            // [rows, intermediate]
-  DeviceBuffer<T> gate_up_;          // [rows, 2 * intermediate] where gate and up are two matrices
-  DeviceBuffer<float> rotation_;     // [rows, head_dim]
-  DeviceBuffer<Half> page_scratch_;  // [pages, 2, kv_heads, 64 * head_dim]
-  DeviceBuffer<float> partial_;      // of split decode attention
-  DeviceBuffer<int> counters_;       // the same
-  DeviceBuffer<std::int32_t> plan_;  // the same
+  DecoderElements elements_;
+  DeviceBuffer<T> x_;
+  DeviceBuffer<T> last_;
+  DeviceBuffer<T> qkv_;
+  DeviceBuffer<T> attended_;
+  DeviceBuffer<T> gated_;
+  DeviceBuffer<T> gate_up_;
+  DeviceBuffer<float> rotation_;
+  DeviceBuffer<Half> page_scratch_;
+  DeviceBuffer<float> partial_;
+  DeviceBuffer<int> counters_;
+  DeviceBuffer<std::int32_t> plan_;
 };
 
 }  // namespace lmd::model

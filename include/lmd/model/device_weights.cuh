@@ -4,6 +4,7 @@
 
 #include <lmd/core/device_buffer.cuh>
 #include <lmd/model/ops.cuh>
+#include <lmd/model/weight_shapes.hpp>
 #include <lmd/model/weights.hpp>
 
 #include <algorithm>
@@ -18,6 +19,23 @@ inline void try_kernel(cudaError_t error, const char* kernel, int m, int n) {
   throw Error(ErrorCode::kCuda, std::string(kernel) + " [" + std::to_string(m) + ", " +
                                     std::to_string(n) + "]: " + cudaGetErrorName(error) + ", " +
                                     cudaGetErrorString(error));
+}
+
+/// "linear awq4g128, f16 activations"
+template <Activation T>
+[[nodiscard]] std::string kernel_name(const char* kernel, int format) {
+  return std::string(kernel) + ' ' + weight_format_facts(format).name + ", " +
+         quant::NumberFormat<T>::kName + " activations";
+}
+
+/// \throws Error(kConfig) for a format without kernels.
+template <Activation T>
+[[nodiscard]] const CudaLinearOps<T>& linear_ops(const CudaOps<T>& ops, int format) {
+  const CudaLinearOps<T>& found = ops.formats[static_cast<std::size_t>(format)];
+  LMD_REQUIRE(found.pack != nullptr, ErrorCode::kConfig,
+              std::string("weights of format ") + weight_format_facts(format).name +
+                  " have no kernels on the GPU; use --device cpu, or lmd convert --dtype float16");
+  return found;
 }
 
 /// One matrix [n out, k in] as a fragment stream.
@@ -47,6 +65,10 @@ struct DeviceWeights {
   DeviceMatrix head;               ///< n = 0 when the embedding is reused
 };
 
+[[nodiscard]] inline bool has_split_gate(const DeviceWeights& w) {
+  return std::ranges::any_of(w.layers, [](const DeviceLayer& l) { return l.gate_up.size() > 1; });
+}
+
 [[nodiscard]] inline std::int64_t held_bytes(const DeviceMatrix& m) {
   return static_cast<std::int64_t>(m.stream.size_bytes() + m.bias.size_bytes());
 }
@@ -70,6 +92,48 @@ struct DeviceWeights {
   return bytes;
 }
 
+/// Bytes that DeviceWeights of these shapes will take.
+/// \throws Error(kConfig) for a format without kernels.
+template <Activation T>
+[[nodiscard]] std::int64_t device_bytes(const WeightShapes& shapes, const CudaOps<T>& ops) {
+  constexpr auto kFloat = static_cast<std::int64_t>(sizeof(float));
+  std::int64_t bytes = shapes.norm_elements * kFloat;
+  for (const MatrixShape& m : shapes.matrices) {
+    bytes += linear_ops(ops, m.format).stream_bytes(m.n, m.k);
+    if (m.has_bias) bytes += m.n * kFloat;
+  }
+  return bytes;
+}
+
+/// A matrix of this shape, not packed yet. \throws Error(kConfig) for a format without kernels;
+/// Error(kCapacity).
+template <Activation T>
+[[nodiscard]] DeviceMatrix device_matrix(const CudaOps<T>& ops,
+                                         const MatrixShape& shape,
+                                         cudaStream_t stream) {
+  DeviceMatrix m;
+  m.format = shape.format;
+  m.n = shape.n;
+  m.k = shape.k;
+  m.stream = DeviceBuffer<std::uint8_t>(linear_ops(ops, m.format).stream_bytes(m.n, m.k), stream);
+  return m;
+}
+
+/// How the rows of gate and up lie in the stream; `n_matrices` is 1 where they are one matrix of `rows`.
+[[nodiscard]] inline quant::RowOrder gate_up_order(std::size_t n_matrices, int rows) {
+  return n_matrices == 1 && rows % 16 == 0 ? quant::RowOrder::kGateUpBlocks
+                                           : quant::RowOrder::kAsTheyAre;
+}
+
+/// Waits for the packing. \throws Error(kConfig) where a weight did not fit into 16 bits.
+inline void require_no_overflow(const DeviceBuffer<int>& flag) {
+  int overflow = 0;
+  flag.copy_to({&overflow, 1});
+  LMD_REQUIRE(overflow == 0, ErrorCode::kConfig,
+              "a weight is too large for the 16 bits of activations: use --dtype bfloat16, or "
+              "--device cpu");
+}
+
 /// Uploads host matrices and packs them on the device. Holds room for the largest matrix met so far.
 template <Activation T>
 class WeightUploader {
@@ -83,16 +147,9 @@ class WeightUploader {
   /// \throws Error(kConfig) for a format without kernels; Error(kCapacity).
   [[nodiscard]] DeviceMatrix upload(Matrix& from,
                                     quant::RowOrder order = quant::RowOrder::kAsTheyAre) {
-    DeviceMatrix to;
-    to.format = from.format;
-    to.n = from.n;
-    to.k = from.k;
-    if (from.n == 0) return to;
-    const CudaLinearOps<T>& ops = ops_->formats[static_cast<std::size_t>(from.format)];
-    LMD_REQUIRE(ops.pack != nullptr, ErrorCode::kConfig,
-                "weights of format number " + std::to_string(from.format) +
-                    " have no kernels on the GPU; use --device cpu, or lmd convert --dtype f16");
-    to.stream = DeviceBuffer<std::uint8_t>(ops.stream_bytes(from.n, from.k), ctx_.stream);
+    if (from.n == 0) return {};
+    const CudaLinearOps<T>& ops = linear_ops(*ops_, from.format);
+    DeviceMatrix to = device_matrix(*ops_, {from.format, from.n, from.k}, ctx_.stream);
     const std::uint8_t* codes = stage(codes_, from.codes);
     const std::uint8_t* params = stage(params_, from.params);
     try_kernel(ops.pack(ctx_, {.stream = to.stream.data(),
@@ -102,7 +159,7 @@ class WeightUploader {
                                .k = from.k,
                                .order = order,
                                .overflow = overflow_.data()}),
-               "pack_fragments", from.n, from.k);
+               kernel_name<T>("pack_fragments", from.format).c_str(), from.n, from.k);
     if (from.bias.size() > 0) to.bias = upload(from.bias);
     from.codes = {};
     from.params = {};
@@ -110,12 +167,7 @@ class WeightUploader {
   }
 
   /// Waits for everything. \throws Error(kConfig) where a weight does not fit into 16 bits.
-  void finish() {
-    int overflow = 0;
-    overflow_.copy_to({&overflow, 1});
-    LMD_REQUIRE(overflow == 0, ErrorCode::kConfig,
-                "a weight is larger than 65504, the largest half: use --device cpu");
-  }
+  void finish() { require_no_overflow(overflow_); }
 
   [[nodiscard]] DeviceBuffer<float> upload(const Buffer<float>& from) {
     DeviceBuffer<float> to(from.size(), ctx_.stream);
@@ -154,11 +206,8 @@ template <Activation T>
       made.qkv.push_back(uploader.upload(m));
     made.attention_out = uploader.upload(layer.attention_out);
     made.mlp_norm = uploader.upload(layer.mlp_norm);
-    const bool is_one = layer.gate_up.size() == 1 && layer.gate_up[0].n % 16 == 0;
-    for (Matrix& m : layer.gate_up) {
-      made.gate_up.push_back(uploader.upload(
-          m, is_one ? quant::RowOrder::kGateUpBlocks : quant::RowOrder::kAsTheyAre));
-    }
+    for (Matrix& m : layer.gate_up)
+      made.gate_up.push_back(uploader.upload(m, gate_up_order(layer.gate_up.size(), m.n)));
     made.down = uploader.upload(layer.down);
     to.layers.push_back(std::move(made));
   }

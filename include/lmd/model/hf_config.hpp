@@ -43,7 +43,8 @@ struct QuantizationConfig {
 struct HfConfig {
   ModelConfig model;
   QuantizationConfig quantization;
-  std::string wrapper;  ///< "InternVLChatModel" where the decoder is part of one, else empty
+  std::string torch_dtype;  ///< "bfloat16", as the file names it; empty where it does not
+  std::string wrapper;      ///< "InternVLChatModel" where the decoder is part of one, else empty
 };
 
 inline constexpr const char* kSupportedArchitectures =
@@ -246,6 +247,14 @@ inline void append_internlm2_ends(bool is_wrapped, ModelConfig& model) {
   }
 }
 
+/// What the weights were saved as. Newer files say `dtype`.
+inline std::string read_torch_dtype(const json::Object& config) {
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (config.has(key)) return config.string(key);
+  }
+  return {};
+}
+
 }  // namespace detail
 
 /// Reads `config.json` and, where it is there, `generation_config.json` (ids that end an answer).
@@ -263,6 +272,8 @@ inline void append_internlm2_ends(bool is_wrapped, ModelConfig& model) {
   if (is_wrapped) config.wrapper = "InternVLChatModel";
   const json::Object decoder = is_wrapped ? top.object("llm_config") : top;
   config.model = detail::read_decoder(decoder);
+  config.torch_dtype = detail::read_torch_dtype(decoder);
+  if (config.torch_dtype.empty()) config.torch_dtype = detail::read_torch_dtype(top);
   // LMDeploy writes it at the top of a wrapped model, AutoAWQ into the language part.
   config.quantization =
       detail::read_quantization(decoder.has("quantization_config") ? decoder : top);

@@ -4,12 +4,14 @@
 
 #include <lmd/core/device_buffer.cuh>
 #include <lmd/core/launch.cuh>
+#include <lmd/core/named_bytes.hpp>
 #include <lmd/kernels/linear/dense.cuh>
 #include <lmd/kernels/linear/warpgroup.cuh>
 #include <lmd/kernels/linear/workspace.hpp>
 #include <lmd/model/config.hpp>
 
 #include <algorithm>
+#include <vector>
 
 namespace lmd::model {
 
@@ -17,6 +19,7 @@ namespace lmd::model {
 class LinearMemory {
  public:
   /// For steps of up to `rows` tokens. `ctx` knows its multiprocessors.
+  /// \throws what DenseGemm \throws; Error(kCapacity).
   LinearMemory(const ModelConfig& config, int rows, Cuda ctx)
       : parts_(kernels::tile_part_elements(ctx.multiprocessors), ctx.stream),
         counters_(n_counters(config), ctx.stream),
@@ -34,12 +37,14 @@ class LinearMemory {
             .dense = &dense_};
   }
 
-  /// Bytes that the constructor takes.
-  [[nodiscard]] static std::int64_t bytes_of(const ModelConfig& config,
-                                             int rows,
-                                             int multiprocessors) {
-    return 4 * (kernels::tile_part_elements(multiprocessors) + n_counters(config)) +
-           scratch_bytes(config, rows) + kDenseBytes;
+  /// What the constructor takes.
+  [[nodiscard]] static std::vector<NamedBytes> bytes_of(const ModelConfig& config,
+                                                        int rows,
+                                                        int multiprocessors) {
+    return {
+        {"split layers", 4 * (kernels::tile_part_elements(multiprocessors) + n_counters(config))},
+        {"decoded weights", scratch_bytes(config, rows)},
+        {"cuBLASLt", kDenseBytes}};
   }
 
  private:

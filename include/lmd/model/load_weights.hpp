@@ -61,17 +61,11 @@ struct MatrixPlan {
       n += part.n;
     return n;
   }
-  /// As it will be held.
-  [[nodiscard]] std::int64_t bytes() const {
-    std::int64_t bytes = 0;
-    for (const ModuleSource& part : parts) {
-      const WeightFormatFacts facts = weight_format_facts(part.format);
-      const std::int64_t row = facts.code_bytes(part.k) + facts.params_bytes(part.k) +
-                               (part.bias ? static_cast<std::int64_t>(sizeof(float)) : 0);
-      bytes += part.n * row;
-    }
-    return bytes;
+  [[nodiscard]] MatrixShape shape() const {
+    return {parts[0].format, rows(), parts[0].k, static_cast<bool>(parts[0].bias)};
   }
+  /// As it will be held.
+  [[nodiscard]] std::int64_t bytes() const { return held_bytes(shape()); }
 };
 
 struct LayerPlan {
@@ -85,7 +79,7 @@ struct DecoderPlan {
   std::vector<LayerPlan> layers;
   TensorRef final_norm;
   std::optional<MatrixPlan> head;
-  std::int64_t bytes = 0;  ///< of everything, as it will be held
+  WeightShapes shapes;  ///< of everything
 };
 
 /// Rows of InternLM2's wqkv -> [Q; K; V]. The file holds, per KV head, its query heads, then the
@@ -128,13 +122,13 @@ class DecoderPlanner {
     const bool has_head = files_->find(head + ".weight") || files_->find(head + ".qweight");
     // Presence first: files are known to carry both a head and a flag that denies it.
     if (has_head || !config_->has_tied_head) plan.head = matrix(head, config_->vocab_size, hidden);
-    plan.bytes = bytes_;
+    plan.shapes = shapes_;
     return plan;
   }
 
  private:
   TensorRef norm(const std::string& module) {
-    bytes_ += config_->hidden_size * static_cast<std::int64_t>(sizeof(float));
+    shapes_.norm_elements += config_->hidden_size;
     return plan_vector(*files_, module + ".weight", config_->hidden_size);
   }
 
@@ -154,7 +148,7 @@ class DecoderPlanner {
   }
 
   MatrixPlan counted(MatrixPlan plan) {
-    bytes_ += plan.bytes();
+    shapes_.matrices.push_back(plan.shape());
     return plan;
   }
 
@@ -193,6 +187,7 @@ class DecoderPlanner {
     for (const std::string& name : {names_.gate, names_.up})
       gate_up.push_back(module(prefix + name, c.intermediate_size, c.hidden_size, false));
     plan.gate_up = merged(std::move(gate_up));
+    shapes_.has_split_gate = shapes_.has_split_gate || plan.gate_up.size() > 1;
     plan.down = matrix(prefix + names_.down, c.hidden_size, c.intermediate_size);
     return plan;
   }
@@ -202,7 +197,7 @@ class DecoderPlanner {
   const QuantizationConfig* quantization_;
   DecoderNames names_;
   std::string prefix_;  ///< of a wrapped decoder's tensors
-  std::int64_t bytes_ = 0;
+  WeightShapes shapes_;
 };
 
 [[nodiscard]] inline Matrix read_matrix(const MatrixPlan& plan, ReadScratch& scratch) {
@@ -260,12 +255,12 @@ inline void read_jobs(const std::vector<ReadJob>& jobs,
 
 }  // namespace detail
 
-/// Bytes that `load_weights` would hold, from the headers alone. Checks what loading would check.
-[[nodiscard]] inline std::int64_t count_weight_bytes(const std::string& folder,
+/// What `load_weights` would hold, from the headers alone. Checks what loading would check.
+[[nodiscard]] inline WeightShapes read_weight_shapes(const std::string& folder,
                                                      const ModelConfig& config,
                                                      const QuantizationConfig& quantization) {
   const SafetensorsModel files(folder);
-  return detail::DecoderPlanner(files, config, quantization).plan().bytes;
+  return detail::DecoderPlanner(files, config, quantization).plan().shapes;
 }
 
 /// Reads all tensors of the decoder. Every shape is checked against `config` before the first byte
@@ -307,7 +302,8 @@ inline void read_jobs(const std::vector<ReadJob>& jobs,
   }
   weights.final_norm = detail::read_vector(plan.final_norm);
   if (plan.head) add(*plan.head, weights.head);
-  detail::read_jobs(jobs, plan.bytes - matrix_bytes, plan.bytes, progress);
+  const std::int64_t bytes = held_bytes(plan.shapes);
+  detail::read_jobs(jobs, bytes - matrix_bytes, bytes, progress);
   return weights;
 }
 

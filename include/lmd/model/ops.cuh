@@ -10,6 +10,7 @@
 #include <lmd/kernels/elementwise/silu_mul.hpp>
 #include <lmd/kernels/linear/linear.hpp>
 #include <lmd/kernels/linear/workspace.hpp>
+#include <lmd/quant/pack_awq.cuh>
 #include <lmd/quant/pack_fragments.cuh>
 #include <lmd/quant/weight_format.hpp>
 
@@ -26,6 +27,7 @@ struct CudaLinearOps {
   cudaError_t (*embed)(Cuda, const kernels::BasicEmbedArgs<T>&) = nullptr;
   cudaError_t (*pack)(Cuda, const quant::PackArgs&) = nullptr;
   std::int64_t (*stream_bytes)(int n, int k) = nullptr;
+  cudaError_t (*pack_awq)(Cuda, const quant::AwqPackArgs&) = nullptr;  ///< AWQ's formats only
 };
 
 /// A plain table, filled once at load time: by engine/make_ops.cuh, or by hand in your own engine.

@@ -7,6 +7,7 @@
 #include <lmd/core/error.hpp>
 #include <lmd/model/hf_config.hpp>
 #include <lmd/model/safetensors.hpp>
+#include <lmd/model/weight_shapes.hpp>
 #include <lmd/model/weights.hpp>
 #include <lmd/quant/awq_checkpoint.hpp>
 #include <lmd/quant/weight_format.hpp>
@@ -19,32 +20,6 @@
 #include <vector>
 
 namespace lmd::model {
-
-/// What a format costs in memory, by its place in quant::WeightFormats.
-struct WeightFormatFacts {
-  const char* name = "";
-  int bits = 0;         ///< of one code
-  int group_size = 0;   ///< 0: no parameters
-  int param_bytes = 0;  ///< of one group
-
-  [[nodiscard]] std::int64_t code_bytes(int k) const { return std::int64_t{k} * bits / 8; }
-  [[nodiscard]] std::int64_t params_bytes(int k) const {
-    return group_size == 0 ? 0 : std::int64_t{k} / group_size * param_bytes;
-  }
-};
-
-/// \pre  0 <= format < the number of formats.
-[[nodiscard]] inline WeightFormatFacts weight_format_facts(int format) {
-  WeightFormatFacts facts;
-  int i = 0;
-  for_each_type(quant::WeightFormats{}, [&](auto t) {
-    using W = typename decltype(t)::type;
-    if (i++ != format) return;
-    const int param_bytes = W::kGroupSize == 0 ? 0 : static_cast<int>(sizeof(typename W::Params));
-    facts = {W::kName, W::kBits, W::kGroupSize, param_bytes};
-  });
-  return facts;
-}
 
 namespace detail {
 

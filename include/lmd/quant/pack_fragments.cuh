@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/activation.hpp>
 #include <lmd/core/launch.cuh>
 #include <lmd/quant/fragment_weights.hpp>
 
@@ -41,9 +42,11 @@ __device__ __forceinline__ std::uint32_t stored_code(std::uint32_t code, int* ov
   if constexpr (std::is_same_v<W, From>) {
     return code;
   } else {
-    static_assert(std::is_same_v<W, WeightHalf> && From::kGroupSize == 0, "numbers become halves");
+    static_assert(W::kBits == 16 && W::kGroupSize == 0 && From::kGroupSize == 0,
+                  "numbers become numbers of 16 bits");
+    using T = std::conditional_t<std::is_same_v<W, WeightHalf>, Half, BFloat16>;
     const float x = From::decode(code, {});
-    const Half rounded = to_half(x);
+    const T rounded = from_float<T>(x);
     if (isinf(to_float(rounded)) && !isinf(x)) *overflow = 1;
     return rounded.bits;
   }
@@ -88,7 +91,7 @@ __global__ void __launch_bounds__(kPackThreads) pack_fragments_kernel(PackArgs a
 }  // namespace detail
 
 /// The very bytes of the definition. Where rows are numbers of another format, From, they are
-/// rounded to halves.
+/// rounded to W, of 16 bits.
 ///
 /// Errors:  cudaErrorInvalidValue for more than 2^31 - 1 chunks; the status of the launch.
 /// Stream:  one kernel on ctx.stream.

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/activation.hpp>
 #include <lmd/core/bfloat16.hpp>
 #include <lmd/core/half.hpp>
 #include <lmd/core/type_list.hpp>
@@ -60,6 +61,13 @@ struct WeightBFloat16 {
     return to_float(BFloat16{static_cast<std::uint16_t>(code)});
   }
 };
+
+/// The format of weights that are numbers of type T.
+template <Activation T>
+using NumberFormat =
+    std::conditional_t<std::same_as<T, float>,
+                       WeightFloat,
+                       std::conditional_t<std::same_as<T, Half>, WeightHalf, WeightBFloat16>>;
 
 /// AWQ: w = (code - zero) * scale with an integer zero point of the same width.
 template <int GroupSize>

@@ -203,12 +203,13 @@ constexpr bool is_decode_batch(int n_chunks, int kv_heads) {
   int sms = 0;
   LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
   const auto kernel = &decode_plan_kernel<DecodePlanWork>;
-  Arch arch;
-  LMD_CUDA_RETURN_IF_ERROR(code_arch(kernel, &arch));
-  const bool has_clusters = arch.has_clusters() && arch.has_large_blocks();
+  PreparedKernel prepared;
+  LMD_CUDA_RETURN_IF_ERROR(prepare(ctx, kernel, &prepared));
+  const bool has_clusters = prepared.arch.has_clusters() && prepared.arch.has_large_blocks();
   for (int cluster = kMaxDecodeCluster; has_clusters && cluster > 1; cluster /= 2) {
     int clusters = 0;
-    LMD_CUDA_RETURN_IF_ERROR(max_clusters({.grid = static_cast<unsigned>(cluster),
+    LMD_CUDA_RETURN_IF_ERROR(max_clusters(ctx,
+                                          {.grid = static_cast<unsigned>(cluster),
                                            .block = kMostDecodeWarps * 32,
                                            .shared_bytes = kMoreThanHalf,
                                            .cluster = cluster},

@@ -269,7 +269,7 @@ template <AttentionPolicy P, Activation T>
       &detail::prefill_seal_kernel<P, T>, args));
   const auto blocks = static_cast<unsigned>(detail::blocks_of_page(a.heads / a.kv_heads));
   const auto attend = &detail::prefill_attend_kernel<P, T>;
-  LMD_CUDA_RETURN_IF_ERROR(with_tuned_arch(attend, [&]<int kCc>() {
+  LMD_CUDA_RETURN_IF_ERROR(with_tuned_arch(ctx, attend, [&]<int kCc>() {
     using Shared = detail::PrefillShared<detail::PrefillTask<P, kCc>>;
     static_assert(Shared::kBytes <= Arch{kCc}.shared_bytes(), "the slots fit into shared memory");
     return launch(ctx,

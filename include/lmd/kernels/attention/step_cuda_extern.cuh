@@ -1,5 +1,5 @@
-/// \file  Promises the Cuda attention kernels over halves, so that this translation unit does not
-///        compile them: link what apps/inst/attention_cuda_*.cu compile.
+/// \file  Promises the Cuda attention kernels, so that this translation unit does not compile them:
+///        link what apps/inst/attention_cuda_*.cu compile.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,16 +11,20 @@
 namespace lmd::kernels {
 
 // An explicit instance needs its type spelled out, and the lists must not drift apart.
-#define LMD_INSTANCE_(Scheme, Dim)                                                      \
-  extern template cudaError_t decode_plan<FragmentKvPolicy<quant::Scheme, Dim>>(        \
-      Cuda, const DecodePlanArgs&);                                                     \
-  extern template cudaError_t decode_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>(  \
-      Cuda, const DecodeStepArgs<Half>&);                                               \
-  extern template cudaError_t prefill_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>( \
-      Cuda, const PrefillStepArgs<Half>&);                                              \
-  extern template cudaError_t seal_step<FragmentKvPolicy<quant::Scheme, Dim>>(          \
-      Cuda, const SealStepArgs&);
+#define LMD_STEP_INSTANCES_(Scheme, Dim, T)                                          \
+  extern template cudaError_t decode_step<FragmentKvPolicy<quant::Scheme, Dim>, T>(  \
+      Cuda, const DecodeStepArgs<T>&);                                               \
+  extern template cudaError_t prefill_step<FragmentKvPolicy<quant::Scheme, Dim>, T>( \
+      Cuda, const PrefillStepArgs<T>&);
+#define LMD_INSTANCE_(Scheme, Dim)                                               \
+  extern template cudaError_t decode_plan<FragmentKvPolicy<quant::Scheme, Dim>>( \
+      Cuda, const DecodePlanArgs&);                                              \
+  extern template cudaError_t seal_step<FragmentKvPolicy<quant::Scheme, Dim>>(   \
+      Cuda, const SealStepArgs&);                                                \
+  LMD_STEP_INSTANCES_(Scheme, Dim, Half)                                         \
+  LMD_STEP_INSTANCES_(Scheme, Dim, BFloat16)
 #include <lmd/kernels/attention/step_instances.inc>
 #undef LMD_INSTANCE_
+#undef LMD_STEP_INSTANCES_
 
 }  // namespace lmd::kernels

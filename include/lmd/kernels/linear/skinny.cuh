@@ -159,7 +159,7 @@ template <LinearPolicy P, int Tokens, SkinnyTuning (*Tuning)(Arch)>
                                         const BasicLinearArgs<typename P::Act>& a,
                                         int n_multiprocessors) {
   const auto kernel = &skinny_linear_kernel<Skinny<P, Tokens, Tuning>, Tokens>;
-  return with_tuned_arch(kernel, [&]<int kCc>() {
+  return with_tuned_arch(ctx, kernel, [&]<int kCc>() {
     return launch(ctx, skinny_shape<Skinny<P, Tokens, Tuning, kCc>>(a, a.m, n_multiprocessors),
                   kernel, a);
   });
@@ -176,7 +176,7 @@ template <LinearPolicy P>
   int room = 0;
   LMD_CUDA_RETURN_IF_ERROR(shared_bytes_of_block(ctx, &room));
   using Few = Skinny<P, kSkinnyTokens, few_tokens_tuning>;
-  return with_tuned_arch(&skinny_linear_kernel<Few, kSkinnyTokens>, [&]<int kCc>() {
+  return with_tuned_arch(ctx, &skinny_linear_kernel<Few, kSkinnyTokens>, [&]<int kCc>() {
     using S = Skinny<P, kSkinnyTokens, few_tokens_tuning, kCc>;
     while (*tokens > 1 && skinny_shape<S>(a, *tokens, n_multiprocessors).shared_bytes >
                               static_cast<std::size_t>(room))

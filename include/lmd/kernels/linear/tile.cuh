@@ -197,7 +197,7 @@ template <LinearPolicy P, int TokenGroups, TileTuning (*Tuning)(Arch, int)>
                                       const TileArgs<typename P::Act>& args,
                                       int n_multiprocessors) {
   const auto kernel = &tile_linear_kernel<Tile<P, TokenGroups, Tuning>>;
-  return with_tuned_arch(kernel, [&]<int kCc>() {
+  return with_tuned_arch(ctx, kernel, [&]<int kCc>() {
     using S = Tile<P, TokenGroups, Tuning, kCc>;
     static_assert(S::kSharedBytes <= Arch{kCc}.shared_bytes(),
                   "a block's rings fit into shared memory");

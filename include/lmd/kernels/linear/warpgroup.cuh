@@ -228,14 +228,15 @@ constexpr WarpgroupTuning warpgroup_tuning() {
 
 /// Blocks that share out the k of a tile: so many that the device is full, but all run at once.
 template <class S>
-[[nodiscard]] cudaError_t cluster_of_slices(int tiles, int chunks, int* cluster) {
+[[nodiscard]] cudaError_t cluster_of_slices(Cuda ctx, int tiles, int chunks, int* cluster) {
   constexpr int kMostBlocks = 4;
   constexpr int kFewestChunks = 2;
   for (*cluster = kMostBlocks; *cluster > 1; --*cluster) {
     if (chunks < kFewestChunks * *cluster * S::kSlices) continue;
     int n = 0;
     LMD_CUDA_RETURN_IF_ERROR(
-        max_clusters({.grid = static_cast<unsigned>(*cluster),
+        max_clusters(ctx,
+                     {.grid = static_cast<unsigned>(*cluster),
                       .block = static_cast<unsigned>(S::kThreads),
                       .shared_bytes = static_cast<std::size_t>(S::kSharedBytes),
                       .cluster = *cluster},
@@ -256,7 +257,8 @@ template <class S, class Largest>
   const int tiles = ceil_div(a.n, S::kTileOutputs);
   const int chunks = ceil_div(a.k, S::F::kChunkColumns);
   int cluster = 1;
-  if (S::kSlices > 1) LMD_CUDA_RETURN_IF_ERROR(cluster_of_slices<Largest>(tiles, chunks, &cluster));
+  if (S::kSlices > 1)
+    LMD_CUDA_RETURN_IF_ERROR(cluster_of_slices<Largest>(ctx, tiles, chunks, &cluster));
   const int columns = round_up(chunks, cluster * S::kSlices) * S::F::kChunkColumns;
   if (workspace.scratch_bytes < arranged_bytes(S::kTokens, columns)) return cudaErrorInvalidValue;
   const int grid = std::min(tiles, n_multiprocessors / cluster) * cluster;

@@ -34,11 +34,11 @@ __global__ void __launch_bounds__(kSampleThreads) argmax_kernel(Args a) {
 template <class Args>
 [[nodiscard]] cudaError_t choose_cluster(
     Cuda ctx, void (*kernel)(Args), int m, int vocab, int most, int* cluster) {
-  Arch arch;
+  PreparedKernel prepared;
   int n = 0;
-  LMD_CUDA_RETURN_IF_ERROR(code_arch(kernel, &arch));
+  LMD_CUDA_RETURN_IF_ERROR(prepare(ctx, kernel, &prepared));
   LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &n));
-  *cluster = arch.has_clusters() ? best_cluster(m, vocab, most, n) : 1;
+  *cluster = prepared.arch.has_clusters() ? best_cluster(m, vocab, most, n) : 1;
   return cudaSuccess;
 }
 

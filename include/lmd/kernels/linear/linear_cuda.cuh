@@ -44,7 +44,11 @@ template <LinearPolicy P>
 [[nodiscard]] cudaError_t linear(Cuda ctx,
                                  const BasicLinearArgs<typename P::Act>& args,
                                  const LinearWorkspace& workspace) {
-  if (args.m <= kSkinnyLinearTokens) return skinny_linear<P>(ctx, args);
+  if (args.m <= kSkinnyLinearTokens) {
+    bool is_one_pass = true;
+    LMD_CUDA_RETURN_IF_ERROR(detail::is_one_pass<P>(ctx, args, &is_one_pass));
+    if (is_one_pass || !has_warpgroup_linear<P>()) return skinny_linear<P>(ctx, args);
+  }
   const bool is_rounded = args.y_f32 == nullptr && args.epilogue != LinearEpilogue::kBest;
   const int most = has_warpgroup_linear<P>() ? kWarpgroupLinearTokens : kTileLinearTokens;
   if (args.m > most && is_rounded) return wide_linear<P>(ctx, args, workspace);

@@ -185,6 +185,21 @@ template <LinearPolicy P>
   });
 }
 
+/// Whether skinny_linear reads the weights once. Shapes that it refuses it would not read at all.
+template <LinearPolicy P>
+[[nodiscard]] cudaError_t is_one_pass(Cuda ctx,
+                                      const BasicLinearArgs<typename P::Act>& a,
+                                      bool* is_one) {
+  *is_one = true;
+  if (a.m <= 1 || a.n <= 0 || a.k <= 0) return cudaSuccess;
+  int sms = 0;
+  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
+  int tokens = 0;
+  LMD_CUDA_RETURN_IF_ERROR(tokens_that_fit<P>(ctx, a, sms, &tokens));
+  *is_one = tokens == a.m;
+  return cudaSuccess;
+}
+
 }  // namespace detail
 
 /// y = epilogue(x w^T + bias) for few tokens: one pass over the weights for each 8 tokens (fewer

@@ -27,24 +27,28 @@ template <Activation T>
 __device__ __forceinline__ void store_best_sums(
     const BasicLinearArgs<T>& a, const float (&sums)[4], int row_tile, int first_token, int lane) {
   static_assert(kBestFeatures == 16, "a row tile is a part");
+  if (first_token >= a.m) return;
   const int row = row_tile * 16 + lane / 4;
+  std::uint64_t keys[2] = {kNoKey, kNoKey};
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    std::uint64_t key = kNoKey;
+  for (int upper = 0; upper < 2; ++upper) {
+    const int j = row + upper * 8;
+    if (j >= a.n) continue;
+    const float bias = a.bias == nullptr ? 0.0f : a.bias[j];
 #pragma unroll
-    for (int upper = 0; upper < 2; ++upper) {
-      const int j = row + upper * 8;
-      if (j >= a.n) continue;
-      const float bias = a.bias == nullptr ? 0.0f : a.bias[j];
-      key = min(key, checked_rank_key(sums[upper * 2 + i] + bias, j));
-    }
-#pragma unroll
-    for (int step = 4; step < 32; step *= 2)
-      key = min(key, __shfl_xor_sync(0xffffffffu, key, step));
-    const int token = first_token + lane * 2 + i;
-    if (lane < 4 && token < a.m && row_tile < best_parts(a.n))
-      a.best[std::int64_t{token} * best_parts(a.n) + row_tile] = key;
+    for (int i = 0; i < 2; ++i)
+      keys[i] = min(keys[i], checked_rank_key(sums[upper * 2 + i] + bias, j));
   }
+  // Half of the lanes go on with each of the two tokens.
+  const bool is_second = (lane & 4) != 0;
+  std::uint64_t key = min(is_second ? keys[1] : keys[0],
+                          __shfl_xor_sync(0xffffffffu, is_second ? keys[0] : keys[1], 4));
+#pragma unroll
+  for (int step = 8; step < 32; step *= 2)
+    key = min(key, __shfl_xor_sync(0xffffffffu, key, step));
+  const int token = first_token + lane % 4 * 2 + lane / 4;
+  if (lane < 8 && token < a.m && row_tile < best_parts(a.n))
+    a.best[std::int64_t{token} * best_parts(a.n) + row_tile] = key;
 }
 
 /// Adds the epilogue to a lane's four sums of one row tile and 8 tokens, c of mma_16x8x16. A whole warp

@@ -129,7 +129,11 @@ void add_elementwise() {
 struct Sampling {
   const char* name;
   SamplingRow row;
+  bool has_penalties = false;
 };
+
+/// As many distinct tokens as a sequence of some length has behind it.
+constexpr int kHistory = 1024;
 
 /// Logits of a cold cycle: normal, or with one token far above the others in each row.
 void add_sampling(const std::string& kind, float peak) {
@@ -138,6 +142,8 @@ void add_sampling(const std::string& kind, float peak) {
       {"k40_p0.8", {.top_p = 0.8f, .top_k = 40}},
       {"p0.8", {.top_p = 0.8f}},
       {"all", {}},
+      {"greedy_penalties", {.temperature = 0.0f}, true},
+      {"k40_p0.8_penalties", {.top_p = 0.8f, .top_k = 40}, true},
   };
   const int n_rows = bench::cold_copies(4 * kVocab);
   auto logits = normal_numbers<float>(std::int64_t{n_rows} * kVocab);
@@ -149,7 +155,12 @@ void add_sampling(const std::string& kind, float peak) {
   constexpr int kMaxRows = 256;
   auto ids = std::make_shared<DeviceBuffer<int>>(kMaxRows);
   auto n_tokens = std::make_shared<DeviceBuffer<int>>(kMaxRows);
-  n_tokens->copy_from(std::vector<int>(kMaxRows, 100));
+  n_tokens->copy_from(std::vector<int>(kMaxRows, kHistory));
+  std::vector<int> history;
+  for (int i = 0; i < kHistory; ++i)
+    history.push_back(i * 7919 % kVocab);
+  auto tokens = std::make_shared<DeviceBuffer<int>>(kHistory);
+  tokens->copy_from(history);
   for (const int m : {1, 16, 64, 256}) {
     const int copies = std::max(20, n_rows / m);
     const std::int64_t bytes = std::int64_t{4} * m * kVocab;
@@ -164,11 +175,20 @@ void add_sampling(const std::string& kind, float peak) {
     });
     for (const Sampling& setting : kSettings) {
       std::vector<SamplingRow> rows(static_cast<std::size_t>(m), setting.row);
-      for (int i = 0; i < m; ++i)
-        rows[static_cast<std::size_t>(i)].seed = static_cast<std::uint64_t>(i);
+      for (int i = 0; i < m; ++i) {
+        SamplingRow& row = rows[static_cast<std::size_t>(i)];
+        row.seed = static_cast<std::uint64_t>(i);
+        if (!setting.has_penalties) continue;
+        row.repetition_penalty = 1.1f;
+        row.presence_penalty = 0.5f;
+        row.frequency_penalty = 0.25f;
+        row.n_prompt = kHistory / 2;
+        row.tokens = tokens->data();
+      }
       auto device_rows = std::make_shared<DeviceBuffer<SamplingRow>>(m);
       device_rows->copy_from(rows);
       add_row(std::string("sample/") + setting.name + suffix, bytes, copies, [=](Cuda ctx, int i) {
+        (void)tokens;  // rows point to them
         LMD_CUDA_TRY(sample(ctx, {.ids = ids->data(),
                                   .logits = first(i),
                                   .rows = device_rows->data(),

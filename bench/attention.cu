@@ -1,12 +1,16 @@
 /// \file  Paged decode attention on the GPU, 32 query and 8 KV heads of 128, RoPE and append inside.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/kernels/attention/decode.cuh>
+#include <lmd/kernels/elementwise/rope.hpp>
 #include <lmd/quant/kv_formats.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <numeric>
 #include <random>
 
+#include "decoded_pages.cuh"
 #include "harness.cuh"
 
 using namespace lmd;
@@ -16,6 +20,8 @@ namespace {
 
 constexpr int kHeads = 32;
 constexpr int kKvHeads = 8;
+constexpr std::uint16_t kOpenBits = 0x3434;  // of every element of an open page
+constexpr float kCosine = 0.70710678f;       // and sine, of every angle
 
 /// Fills a pool with random codes; parameters that make keys and values of size about 1.
 template <class P>
@@ -78,7 +84,7 @@ struct Cache {
     fill_units_kernel<P><<<1024, 256>>>(pool.data(), units * layers, 1);
     LMD_CUDA_TRY(cudaGetLastError());
     open = DeviceBuffer<Half>(n * 2 * kOpenTile * layers);
-    open.fill_bytes(0x34);
+    open.fill_bytes(kOpenBits & 0xff);
     std::mt19937 rng(1);
     std::normal_distribution<float> normal;
     std::vector<Half> rows(n * (kHeads + 2 * kKvHeads) * kDim);
@@ -87,7 +93,7 @@ struct Cache {
     qkv = DeviceBuffer<Half>(static_cast<std::int64_t>(rows.size()));
     qkv.copy_from(rows);
     out = DeviceBuffer<Half>(n * kHeads * kDim);
-    std::vector<float> angles(n * kDim, 0.70710678f);
+    std::vector<float> angles(n * kDim, kCosine);
     rotation = DeviceBuffer<float>(static_cast<std::int64_t>(angles.size()));
     rotation.copy_from(angles);
     int sms = 0;
@@ -137,6 +143,66 @@ struct Cache {
         .open_at = layer * n * 2 * kOpenTile,
         .workspace = {.partial = partial.data(), .counters = counters.data(), .plan = plan.data()}};
   }
+
+  /// Runs a step of layer 0 and compares query heads of the first and the last sequence with f64 over
+  /// the same cache. Returns the largest relative error of a row.
+  /// \throws Error where it is more than four roundings of Half: queries times scales, weights,
+  /// weights times scales, the result.
+  double check() {
+    LMD_CUDA_TRY(decode_step<P>(Cuda{}, args(0)));
+    double worst = 0;
+    for (const int b : {0, static_cast<int>(lengths.size()) - 1}) {
+      for (const int head : {0, kHeads - 1}) {
+        const std::vector<Half> found =
+            bench::on_host(out.data() + (std::int64_t{b} * kHeads + head) * kDim, kDim);
+        worst = std::max(worst, attend(b, head).error_of(found));
+      }
+    }
+    LMD_REQUIRE(worst < 0x1p-9, ErrorCode::kInternal,
+                std::string("decode, KV ") + P::Scheme::kName + ", " +
+                    std::to_string(lengths.size()) + " sequences, the first of " +
+                    std::to_string(lengths.front()) + ": wrong by " + std::to_string(worst));
+    return worst;
+  }
+
+ private:
+  /// One row of the definition, given the fill of open pages.
+  [[nodiscard]] bench::AttentionSum attend(int b, int head) const {
+    using Unit = typename P::Unit;
+    const int kvh = head / (kHeads / kKvHeads);
+    const std::int64_t pages = lengths[b] / cache::kPageTokens;
+    std::int64_t first_page = 0;
+    for (int i = 0; i < b; ++i)
+      first_page += lengths[i] / cache::kPageTokens;
+    const std::vector<Half> row =
+        bench::on_host(qkv.data() + std::int64_t{b} * (kHeads + 2 * kKvHeads) * kDim,
+                       (kHeads + 2 * kKvHeads) * kDim);
+    bench::AttentionSum sum(rotated(row.data() + head * kDim));
+    const std::vector<float> sealed = bench::decoded_pages<Unit>(
+        pool.data() + std::int64_t{kvh} * Unit::kBytes, std::int64_t{kKvHeads} * Unit::kBytes,
+        ids.data() + first_page, pages);
+    for (std::int64_t t = 0; t < pages * cache::kPageTokens; ++t)
+      sum.add(sealed.data() + t * 2 * kDim, sealed.data() + (t * 2 + 1) * kDim);
+    const std::vector<float> filled(kDim, to_float(Half{kOpenBits}));
+    for (int t = 0; t < lengths[b] % cache::kPageTokens; ++t)
+      sum.add(filled.data(), filled.data());
+    std::vector<float> value;
+    for (int d = 0; d < kDim; ++d)
+      value.push_back(to_float(row[(kHeads + kKvHeads + kvh) * kDim + d]));
+    sum.add(rotated(row.data() + (kHeads + kvh) * kDim).data(), value.data());
+    return sum;
+  }
+
+  /// By an eighth of a turn, rounded to Half.
+  [[nodiscard]] static std::vector<float> rotated(const Half* head) {
+    const std::vector<float> angles(kDim, kCosine);
+    std::vector<Half> turned(head, head + kDim);
+    rotate_head(turned.data(), angles.data(), kDim);
+    std::vector<float> made;
+    for (const Half x : turned)
+      made.push_back(to_float(x));
+    return made;
+  }
 };
 
 template <class P>
@@ -145,13 +211,15 @@ void add_row(const std::string& name, const std::vector<int>& lengths) {
   for (const bench::Timing timing : {bench::Timing::kEdges, bench::Timing::kChained}) {
     bench::add_lazy_row(std::string("kv") + P::Scheme::kName + "/" + name, timing, [lengths] {
       auto made = std::make_shared<Cache<P>>(lengths);
+      const double error = made->check();
       return bench::Row{.bytes = made->bytes,
                         .copies = std::max(24, made->layers),
                         .queue =
                             [made](Cuda ctx, int i) {
                               LMD_CUDA_TRY(decode_step<P>(ctx, made->args(i % made->layers)));
                             },
-                        .flops = made->flops};
+                        .flops = made->flops,
+                        .error = error};
     });
   }
 }
@@ -170,6 +238,18 @@ void add_rows() {
   std::vector<int> skewed(31, 1024 + 32);
   skewed.push_back(65536 + 32);
   add_row<P>("1x64k+31x1k", skewed);
+  add_row<P>("1x128k", uniform(1, 131072));
+  add_row<P>("8x4k", uniform(8, 4096));
+  add_row<P>("32x4k", uniform(32, 4096));
+  // Lengths of a trace, and the same number of tokens shared out evenly.
+  std::mt19937 rng(1);
+  std::lognormal_distribution<double> lengths(std::log(1024.0), 1.0);
+  std::vector<int> ragged;
+  for (int i = 0; i < 64; ++i)
+    ragged.push_back(static_cast<int>(std::clamp(lengths(rng), 64.0, 32768.0)));
+  add_row<P>("64xlognormal", ragged);
+  add_row<P>("64xmean",
+             std::vector<int>(64, std::accumulate(ragged.begin(), ragged.end(), 0) / 64));
 }
 
 }  // namespace

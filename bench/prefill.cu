@@ -10,6 +10,7 @@
 #include <numeric>
 #include <random>
 
+#include "decoded_pages.cuh"
 #include "harness.cuh"
 
 using namespace lmd;
@@ -25,20 +26,6 @@ constexpr int kKvHeads = 8;
 constexpr int kWidth = (kHeads + 2 * kKvHeads) * kDim;  // of a row of qkv
 constexpr int kGroup = kHeads / kKvHeads;
 constexpr double kRopeBase = 1e6;
-
-/// A block for each page, a thread for each element of the head.
-template <class U>
-__global__ void decode_pages_kernel(const std::uint8_t* units,
-                                    std::int64_t page_bytes,
-                                    const std::int32_t* ids,
-                                    float* decoded) {
-  const std::uint8_t* unit = units + ids[blockIdx.x] * page_bytes;
-  float* to = decoded + std::int64_t{blockIdx.x} * cache::kPageTokens * 2 * kDim;
-  for (int t = 0; t < cache::kPageTokens; ++t) {
-    to[t * 2 * kDim + threadIdx.x] = U::key(unit, t, static_cast<int>(threadIdx.x));
-    to[(t * 2 + 1) * kDim + threadIdx.x] = U::value(unit, t, static_cast<int>(threadIdx.x));
-  }
-}
 
 /// A sequence of `history` tokens that are cached and a chunk of `n` that follow: whole pages both.
 /// As many layers of pages as make a cold cycle, all with the same tokens.
@@ -114,16 +101,11 @@ class Sequence {
       const std::vector<float> sealed = decode_pages(kvh);
       for (const Sample& sample : samples) {
         const int head = kvh * kGroup + sample.token % kGroup;
-        const std::vector<double> expected = attend(sample, head, sealed);
-        const std::vector<Half> found =
-            on_host(out_.data() + (std::int64_t{sample.token} * kHeads + head) * kDim, kDim);
-        double error = 0;
-        double size = 0;
-        for (int d = 0; d < kDim; ++d) {
-          error += std::pow(to_float(found[d]) - expected[d], 2);
-          size += expected[d] * expected[d];
-        }
-        worst = std::max(worst, std::sqrt(error / size));
+        worst = std::max(
+            worst,
+            attend(sample, head, sealed)
+                .error_of(on_host(out_.data() + (std::int64_t{sample.token} * kHeads + head) * kDim,
+                                  kDim)));
       }
     }
     LMD_REQUIRE(worst < 0x1p-9, ErrorCode::kInternal,
@@ -160,50 +142,29 @@ class Sequence {
 
   /// [tokens][keys, values][kDim] of a KV head, as the pages of layer 0 hold them.
   [[nodiscard]] std::vector<float> decode_pages(int kvh) const {
-    DeviceBuffer<float> decoded(pages() * cache::kPageTokens * 2 * kDim);
-    decode_pages_kernel<Unit><<<static_cast<unsigned>(pages()), kDim>>>(
-        pool_.data() + std::int64_t{kvh} * Unit::kBytes, kPageBytes, ids_.data(), decoded.data());
-    LMD_CUDA_TRY(cudaGetLastError());
-    return on_host(decoded.data(), decoded.size());
+    return bench::decoded_pages<Unit>(pool_.data() + std::int64_t{kvh} * Unit::kBytes, kPageBytes,
+                                      ids_.data(), pages());
   }
 
   /// One row of the definition: pages before the token's own as they are sealed, its own at 16 bit.
-  [[nodiscard]] static std::vector<double> attend(const Sample& sample,
+  [[nodiscard]] static bench::AttentionSum attend(const Sample& sample,
                                                   int head,
                                                   const std::vector<float>& sealed) {
     const int before = sample.token / cache::kPageTokens * cache::kPageTokens;
     const auto row = [&](int t) { return sample.rows.data() + std::int64_t{t - before} * kWidth; };
     const int kvh = head / kGroup;
-    const std::vector<float> query = rotated(row(sample.token) + head * kDim, sample.token);
-    std::vector<double> out(kDim);
-    std::vector<float> key(kDim);
-    std::vector<float> value(kDim);
-    double max = -INFINITY;
-    double sum = 0;
-    for (int t = 0; t <= sample.token; ++t) {
-      if (t < before) {
-        std::copy_n(sealed.begin() + std::int64_t{t} * 2 * kDim, kDim, key.begin());
-        std::copy_n(sealed.begin() + (std::int64_t{t} * 2 + 1) * kDim, kDim, value.begin());
-      } else {
-        key = rotated(row(t) + (kHeads + kvh) * kDim, t);
-        for (int d = 0; d < kDim; ++d)
-          value[d] = to_float(row(t)[(kHeads + kKvHeads + kvh) * kDim + d]);
-      }
-      double score = 0;
-      for (int d = 0; d < kDim; ++d)
-        score += double{query[d]} * key[d];
-      score /= std::sqrt(double{kDim});
-      const double larger = std::max(max, score);
-      const double shrink = std::exp(max - larger);
-      const double weight = std::exp(score - larger);
-      sum = sum * shrink + weight;
-      for (int d = 0; d < kDim; ++d)
-        out[d] = out[d] * shrink + weight * value[d];
-      max = larger;
+    bench::AttentionSum sum(rotated(row(sample.token) + head * kDim, sample.token));
+    for (int t = 0; t < before; ++t) {
+      const float* key = sealed.data() + std::int64_t{t} * 2 * kDim;
+      sum.add(key, key + kDim);
     }
-    for (double& x : out)
-      x /= sum;
-    return out;
+    std::vector<float> value(kDim);
+    for (int t = before; t <= sample.token; ++t) {
+      for (int d = 0; d < kDim; ++d)
+        value[d] = to_float(row(t)[(kHeads + kKvHeads + kvh) * kDim + d]);
+      sum.add(rotated(row(t) + (kHeads + kvh) * kDim, t).data(), value.data());
+    }
+    return sum;
   }
 
   /// A head as RoPE leaves it, rounded to Half.

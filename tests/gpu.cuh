@@ -33,3 +33,9 @@ inline lmd::Arch gpu_code_arch() {
 inline lmd::Cuda least_device() {
   return {.shared_bytes = gpu_code_arch().shared_bytes()};
 }
+
+inline int gpu_multiprocessors() {
+  int n = 0;
+  LMD_CUDA_TRY(lmd::multiprocessors(lmd::Cuda{}, &n));
+  return n;
+}

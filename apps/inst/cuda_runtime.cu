@@ -55,8 +55,8 @@ void require_kernels(const model::ModelConfig& shape, const engine::EngineConfig
   const int group = shape.n_heads / shape.n_kv_heads;
   require(group <= kernels::detail::kMaxGroup, "query heads of a KV head:", group,
           "at most " + std::to_string(kernels::detail::kMaxGroup));
-  require(shape.vocab_size <= kernels::detail::kMaxVocab, "a vocabulary of", shape.vocab_size,
-          "at most " + std::to_string(kernels::detail::kMaxVocab));
+  require(shape.vocab_size <= kernels::kMaxVocab, "a vocabulary of", shape.vocab_size,
+          "at most " + std::to_string(kernels::kMaxVocab));
   for (const int size : {shape.hidden_size, shape.intermediate_size, shape.q_size()})
     require(size % 8 == 0, "a layer of size", size, "multiples of 8");
 }

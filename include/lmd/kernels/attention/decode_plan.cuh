@@ -246,7 +246,7 @@ template <AttentionPolicy P>
 [[nodiscard]] cudaError_t decode_plan(Cuda ctx, const DecodePlanArgs& args) {
   if (!detail::is_decode_batch(args.n_chunks, args.kv_heads)) return cudaErrorInvalidValue;
   if (args.n_chunks == 0) return cudaSuccess;
-  detail::DecodePlanWork work{.args = args, .parts = detail::DecodeTask<P>::kParts};
+  detail::DecodePlanWork work{.args = args, .shape = {}, .parts = detail::DecodeTask<P>::kParts};
   LMD_CUDA_RETURN_IF_ERROR(detail::decode_shape(ctx, work.pairs(), &work.shape));
   return launch(ctx, {.grid = 1, .block = detail::kPlanThreads},
                 &detail::decode_plan_kernel<detail::DecodePlanWork>, work);

@@ -29,6 +29,10 @@ struct GpuFacts {
   std::int64_t total_bytes = 0;
 };
 
+/// What CUDA takes itself on the way, for the code of kernels and libraries, graphs, and the rounding of
+/// allocations. Buffers are in the plan.
+inline constexpr std::int64_t kGpuReserve = std::int64_t{768} << 20;
+
 /// Asks the driver; never throws.
 [[nodiscard]] GpuFacts query_gpu();
 

@@ -43,10 +43,6 @@ int usable_processors() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-/// What CUDA takes itself on the way, for the code of kernels and libraries, graphs, and the rounding of
-/// allocations. Buffers are in the plan.
-constexpr std::int64_t kGpuReserve = std::int64_t{768} << 20;
-
 /// Where a model will run.
 struct Device {
   bool is_gpu = false;

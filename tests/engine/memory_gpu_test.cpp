@@ -48,6 +48,24 @@ TEST_CASE("steps take nothing beyond the plan") {
   CHECK(apps::gpu_bytes_in_use() == before);
 }
 
+TEST_CASE("what CUDA takes itself stays within the reserve") {
+  if (!has_gpu()) return;
+  const std::int64_t before = apps::query_gpu().free_bytes;
+  const Setup s{.batch = 200, .is_deterministic = false};
+  engine::Engine engine = test::make_engine(s, cases::tiny_weights(cases::tiny_config(), 1));
+  for (const int batch : {1, 2, 4, 8, 16, 32, 64, 128, 200}) {  // a graph each
+    for (int i = 0; i < batch; ++i) {
+      (void)engine.submit(test::request_of(batch == 1 ? 500 : 20, i % 97),
+                          [](const engine::TokenEvent&) {});
+    }
+    while (engine.step()) {
+    }
+  }
+  const std::int64_t own = before - apps::query_gpu().free_bytes - engine.plan().total();
+  MESSAGE("beside the plan: " << own / 1000000 << " MB, less where another test has come first");
+  CHECK(own <= apps::kGpuReserve);
+}
+
 TEST_CASE("an engine for which there is no memory is refused, and leaves nothing behind") {
   if (!has_gpu()) return;
   const model::ModelConfig m = cases::tiny_config();

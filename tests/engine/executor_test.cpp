@@ -21,16 +21,18 @@ class ScriptedExecutor final : public engine::Executor {
   [[nodiscard]] cache::CacheGeometry geometry() const override { return {}; }
   [[nodiscard]] int max_rows() const override { return 64; }
   [[nodiscard]] std::int64_t step_weight_bytes(int) const override { return 0; }
-  void run(std::span<const engine::StepItem> items, std::span<engine::Drawn> drawn) override {
+  void begin(std::span<const engine::StepItem> items) override {
     if (n_steps_++ == fails_at_) throw Error(ErrorCode::kCuda, "the device is gone");
-    std::size_t n_draws = 0;
+    n_draws_ = 0;
     std::map<int, int> slots;
     for (const engine::StepItem& item : items) {
       CHECK(!item.ids.empty());
       CHECK(slots[item.slot]++ == 0);
-      n_draws += item.draw != nullptr;
+      n_draws_ += item.draw != nullptr;
     }
-    CHECK(drawn.size() == n_draws);
+  }
+  void finish(std::span<engine::Drawn> drawn) override {
+    CHECK(drawn.size() == n_draws_);
     for (engine::Drawn& d : drawn)
       d.token = 7;
   }
@@ -40,6 +42,7 @@ class ScriptedExecutor final : public engine::Executor {
   model::ModelConfig config_;
   int fails_at_;
   int n_steps_ = 0;
+  std::size_t n_draws_ = 0;
 };
 
 engine::EngineConfig config() {

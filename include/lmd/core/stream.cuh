@@ -31,6 +31,9 @@ class Event {
   ~Event() { (void)cudaEventDestroy(event_); }
   [[nodiscard]] cudaEvent_t get() const { return event_; }
   void record(cudaStream_t stream) { LMD_CUDA_TRY(cudaEventRecord(event_, stream)); }
+  /// Waits until it has been reached.
+  /// \throws Error(kCuda) with the first failure of the work in front of it.
+  void synchronize() const { LMD_CUDA_TRY(cudaEventSynchronize(event_)); }
   /// Milliseconds from `start` to this event; both have been reached.
   [[nodiscard]] float ms_since(const Event& start) const {
     float ms = 0;

@@ -30,19 +30,21 @@ class CpuExecutor final : public Executor {
     return decoder_.step_weight_bytes(rows);
   }
 
-  void run(std::span<const StepItem> items, std::span<Drawn> drawn) override {
+  void begin(std::span<const StepItem> items) override {
     clear();
+    draws_.clear();
     for (const StepItem& item : items) {
       add(item);
-      if (item.draw != nullptr) logit_rows_.push_back(static_cast<int>(ids_.size()) - 1);
+      if (item.draw == nullptr) continue;
+      logit_rows_.push_back(static_cast<int>(ids_.size()) - 1);
+      draws_.push_back(item.draw);
     }
     forward(logits_.data());
-    std::size_t row = 0;
-    for (const StepItem& item : items) {
-      if (item.draw == nullptr) continue;
-      draw(*item.draw, static_cast<std::int64_t>(row), drawn[row]);
-      ++row;
-    }
+  }
+
+  void finish(std::span<Drawn> drawn) override {
+    for (std::size_t row = 0; row < draws_.size(); ++row)
+      draw(*draws_[row], static_cast<std::int64_t>(row), drawn[row]);
   }
 
   void logits(const StepItem& item, float* logits) override {
@@ -104,6 +106,7 @@ class CpuExecutor final : public Executor {
   std::vector<double> bases_;
   std::vector<model::StepSequence> sequences_;
   std::vector<int> logit_rows_;
+  std::vector<const DrawRequest*> draws_;  // of the step that was begun
 };
 
 }  // namespace lmd::engine

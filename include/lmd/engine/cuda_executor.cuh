@@ -52,8 +52,7 @@ class CudaExecutor final : public Executor {
         logits_(std::int64_t{plan.max_batch_size} * config.vocab_size, ctx.stream),
         drawn_ids_(plan.max_batch_size, ctx.stream),
         drawn_logprobs_(plan.max_batch_size, ctx.stream),
-        host_ids_(plan.max_batch_size),
-        host_logprobs_(plan.max_batch_size),
+        steps_{DrawnStep(plan.max_batch_size), DrawnStep(plan.max_batch_size)},
         upload_(step_upload_bytes({plan.max_rows, plan.max_batch_size}, plan.session_len),
                 ctx.stream),
         draw_upload_(plan.max_batch_size, plan.session_len, config.vocab_size, ctx.stream),
@@ -69,33 +68,56 @@ class CudaExecutor final : public Executor {
     return decoder_.step_weight_bytes(rows);
   }
 
-  void run(std::span<const StepItem> items, std::span<Drawn> drawn) override {
+  [[nodiscard]] bool runs_ahead() const override { return true; }
+
+  void begin(std::span<const StepItem> items) override {
+    LMD_REQUIRE(n_under_way_ < 2, ErrorCode::kInternal, "two steps are under way");
+    DrawnStep& step = steps_[(oldest_ + n_under_way_) % 2];
+    step.draws.clear();
     draws_.clear();
     bool is_decode = true;
     for (const StepItem& item : items) {
-      if (item.draw != nullptr) draws_.push_back(&item);
+      if (item.draw != nullptr) {
+        draws_.push_back(&item);
+        step.draws.push_back({item.slot, item.draw});
+      }
       is_decode = is_decode && item.ids.size() == 1 && item.draw != nullptr;
     }
-    run_step(is_decode ? "decode" : "prompt", items, [&] {
+    step.name = {is_decode ? "decode" : "prompt", items};
+    guard(step.name, [&] {
+      clear_left_slots(items);
       if (is_decode) {
         decode(items);
       } else {
         forward(items);
       }
+      step.take(drawn_ids_.data(), drawn_logprobs_.data(), ctx_.stream);
     });
-    for (std::size_t i = 0; i < draws_.size(); ++i) {
-      drawn[i].token = host_ids_.data()[i];
-      drawn[i].logprobs.chosen = host_logprobs_.data()[i];
+    ++n_under_way_;
+  }
+
+  void finish(std::span<Drawn> drawn) override {
+    LMD_REQUIRE(n_under_way_ > 0, ErrorCode::kInternal, "no step is under way");
+    const DrawnStep& step = steps_[oldest_];
+    guard(step.name, [&] { step.done.synchronize(); });
+    oldest_ = 1 - oldest_;
+    --n_under_way_;
+    for (std::size_t i = 0; i < step.draws.size(); ++i) {
+      const auto& [slot, draw] = step.draws[i];
+      drawn[i].token = step.ids.data()[i];
+      drawn[i].logprobs.chosen = step.logprobs.data()[i];
       drawn[i].logprobs.top.clear();
-      const DrawRequest& draw = *draws_[i]->draw;
-      if (draw.n_logprobs > 0) draw_on_host(draw, static_cast<int>(i), drawn[i]);
+      if (draw->n_logprobs > 0) draw_on_host(*draw, static_cast<int>(i), drawn[i]);
+      // What a sequence without an answer left in its slot is never gone on with.
+      if (step.ids.data()[i] < 0) next_positions_[static_cast<std::size_t>(slot)] = -1;
     }
-    forget_failed(items);
   }
 
   void logits(const StepItem& item, float* logits) override {
+    LMD_REQUIRE(n_under_way_ == 0, ErrorCode::kInternal, "a step is under way");
     draws_.clear();
-    run_step("logits", {&item, 1}, [&] {
+    guard({"logits", {&item, 1}}, [&] {
+      clear_left_slots({&item, 1});
       const int n = static_cast<int>(item.ids.size());
       const int* rows = queue_forward({&item, 1}, n);
       const std::int64_t vocab = decoder_.config().vocab_size;
@@ -106,6 +128,7 @@ class CudaExecutor final : public Executor {
                                      static_cast<std::size_t>(m * vocab) * sizeof(float),
                                      cudaMemcpyDeviceToHost, ctx_.stream));
       }
+      LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
     });
   }
 
@@ -134,33 +157,54 @@ class CudaExecutor final : public Executor {
     int logit_rows = 0;  ///< 0: the first `draws` rows
   };
 
-  /// Queues a step and waits for it. A kernel that fails while it runs does not say so itself:
-  /// \throws Error(kCuda) that says which step it was.
-  template <class F>
-  void run_step(const char* kind, std::span<const StepItem> items, F&& queue) {
-    try {
-      clear_left_slots(items);
-      queue();
-      LMD_CUDA_TRY(cudaStreamSynchronize(ctx_.stream));
-    } catch (const Error& e) {
-      if (e.code() != ErrorCode::kCuda) throw;
-      std::size_t rows = 0;
+  /// What errors say of a step.
+  struct StepName {
+    const char* kind = "";
+    std::size_t sequences = 0;
+    std::size_t rows = 0;
+    StepName() = default;
+    StepName(const char* what, std::span<const StepItem> items)
+        : kind(what), sequences(items.size()) {
       for (const StepItem& item : items)
         rows += item.ids.size();
-      throw Error(ErrorCode::kCuda, std::string("a ") + kind + " step of " +
-                                        std::to_string(items.size()) + " sequences, " +
-                                        std::to_string(rows) + " tokens, " +
+    }
+  };
+
+  /// A step under way: whose draws it has, and where they come.
+  struct DrawnStep {
+    explicit DrawnStep(int n) : ids(n), logprobs(n) {}
+    void take(const int* from_ids, const float* from_logprobs, cudaStream_t stream) {
+      const std::size_t bytes = draws.size() * sizeof(int);
+      if (bytes > 0) {
+        LMD_CUDA_TRY(cudaMemcpyAsync(ids.data(), from_ids, bytes, cudaMemcpyDeviceToHost, stream));
+        LMD_CUDA_TRY(
+            cudaMemcpyAsync(logprobs.data(), from_logprobs, bytes, cudaMemcpyDeviceToHost, stream));
+      }
+      done.record(stream);
+    }
+
+    StepName name;
+    std::vector<std::pair<int, const DrawRequest*>> draws;  // with their slots
+    PinnedBuffer<int> ids;
+    PinnedBuffer<float> logprobs;
+    Event done;
+  };
+
+  /// A kernel that fails while it runs does not say so itself: \throws Error(kCuda) that says which step
+  /// it was. Then no step is under way.
+  template <class F>
+  void guard(const StepName& step, F&& run) {
+    try {
+      run();
+    } catch (const Error& e) {
+      n_under_way_ = 0;
+      (void)cudaStreamSynchronize(ctx_.stream);
+      if (e.code() != ErrorCode::kCuda) throw;
+      throw Error(ErrorCode::kCuda, std::string("a ") + step.kind + " step of " +
+                                        std::to_string(step.sequences) + " sequences, " +
+                                        std::to_string(step.rows) + " tokens, " +
                                         quant::NumberFormat<T>::kName + " activations, KV scheme " +
                                         decoder_.kv_name() + ": " + e.what());
-    }
-  }
-
-  /// What a sequence without an answer left in its slot is never gone on with.
-  void forget_failed(std::span<const StepItem> items) {
-    std::size_t row = 0;
-    for (const StepItem& item : items) {
-      if (item.draw == nullptr) continue;
-      if (host_ids_.data()[row++] < 0) next_positions_[static_cast<std::size_t>(item.slot)] = -1;
     }
   }
 
@@ -299,7 +343,7 @@ class CudaExecutor final : public Executor {
   }
 
   void put_row(const StepArrays& a, int row, const StepItem& item, int i) const {
-    a.ids.host[row] = item.ids[static_cast<std::size_t>(i)];
+    a.ids.host[row] = item.follows >= 0 ? -1 - item.follows : item.ids[static_cast<std::size_t>(i)];
     a.positions.host[row] = item.position + i;
     a.bases.host[row] = item.rope_base;
   }
@@ -325,7 +369,8 @@ class CudaExecutor final : public Executor {
     draw_upload_.begin();
     for (const StepItem* item : draws_) {
       a.sampling.host[i] = draw_upload_.row(*item, upload_);
-      a.n_tokens.host[i++] = static_cast<int>(item->draw->tokens.size());
+      a.n_tokens.host[i++] =
+          static_cast<int>(item->draw->tokens.size()) + (item->draw->follows ? 1 : 0);
     }
     draw_upload_.add_runs(upload_);
   }
@@ -339,6 +384,7 @@ class CudaExecutor final : public Executor {
 
   [[nodiscard]] model::DeviceStep device_step(const StepArrays& a, const StepCounts& counts) {
     return {.ids = a.ids.device,
+            .drawn = drawn_ids_.data(),
             .positions = a.positions.device,
             .rope_bases = a.bases.device,
             .decode_chunks = a.decode_chunks.device,
@@ -351,7 +397,7 @@ class CudaExecutor final : public Executor {
             .n_pages = counts.pages};
   }
 
-  /// Draws from the first m rows of the logits; tokens are on their way to the host afterwards.
+  /// Draws from the first m rows of the logits.
   void sample(const StepArrays& a, int m) {
     model::try_kernel(kernels::sample(ctx_, {.ids = drawn_ids_.data(),
                                              .logprobs = drawn_logprobs_.data(),
@@ -362,11 +408,6 @@ class CudaExecutor final : public Executor {
                                              .m = m,
                                              .vocab = decoder_.config().vocab_size}),
                       "sample", m, decoder_.config().vocab_size);
-    const auto bytes = static_cast<std::size_t>(m) * sizeof(int);
-    LMD_CUDA_TRY(cudaMemcpyAsync(host_ids_.data(), drawn_ids_.data(), bytes, cudaMemcpyDeviceToHost,
-                                 ctx_.stream));
-    LMD_CUDA_TRY(cudaMemcpyAsync(host_logprobs_.data(), drawn_logprobs_.data(), bytes,
-                                 cudaMemcpyDeviceToHost, ctx_.stream));
   }
 
   /// Lists of the best tokens are rare: the host draws such a row, as the Cpu backend does.
@@ -399,8 +440,9 @@ class CudaExecutor final : public Executor {
   DeviceBuffer<float> logits_;       // [max_batch_size, vocab]
   DeviceBuffer<int> drawn_ids_;      // [max_batch_size]
   DeviceBuffer<float> drawn_logprobs_;  // [max_batch_size]
-  PinnedBuffer<int> host_ids_;          // the same
-  PinnedBuffer<float> host_logprobs_;   // the same
+  DrawnStep steps_[2];                  // in turn
+  int oldest_ = 0;                      // of those under way
+  int n_under_way_ = 0;
   StepUpload upload_;
   DrawUpload draw_upload_;
   StepArrays arrays_;
@@ -409,7 +451,7 @@ class CudaExecutor final : public Executor {
   StepItem idle_{.slot = max_batch_, .ids = std::span(&kIdleId, 1), .rope_base = 1.0};
   std::map<int, Graph> graphs_;         // by bucket
   std::vector<int> next_positions_;     // [max_batch_size] of the slots' sequences
-  std::vector<const StepItem*> draws_;  // items of the step with a draw
+  std::vector<const StepItem*> draws_;  // items with a draw of the step that is being queued
   std::vector<float> host_logits_;
   kernels::CpuSampler sampler_;
 };

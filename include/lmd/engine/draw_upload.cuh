@@ -44,7 +44,7 @@ class DrawUpload {
     const DrawRequest& draw = *item.draw;
     std::int64_t bytes = StepUpload::bytes_of<kernels::LogitBias>(
         std::ssize(draw.params->logit_bias) + std::ssize(draw.banned));
-    if (has_penalties(*draw.params)) {
+    if (draw.params->has_penalties()) {
       const int known = mirror_.n_known(item.slot, draw.tokens);
       bytes += StepUpload::bytes_of<int>(std::ssize(draw.tokens) - known) +
                StepUpload::bytes_of<kernels::TokenRun>(1);
@@ -64,7 +64,7 @@ class DrawUpload {
                              .top_k = p.top_k,
                              .n_prompt = draw.n_prompt,
                              .seed = p.seed};
-    if (has_penalties(p)) row.tokens = keep_tokens(item, upload);
+    if (p.has_penalties()) row.tokens = keep_tokens(item, upload);
     if (!p.logit_bias.empty() || !draw.banned.empty()) {
       collect_biases(draw);
       row.n_bias = static_cast<int>(biases_.size());
@@ -84,11 +84,6 @@ class DrawUpload {
   }
 
  private:
-  [[nodiscard]] static bool has_penalties(const kernels::SamplingParams& p) {
-    return p.repetition_penalty != 1.0f || p.presence_penalty != 0.0f ||
-           p.frequency_penalty != 0.0f;
-  }
-
   /// Where all tokens of the sequence will be once `queue` has run.
   [[nodiscard]] const int* keep_tokens(const StepItem& item, StepUpload& upload) {
     const std::span<const int> tokens = item.draw->tokens;

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <utility>
 
 namespace lmd::engine {
 
@@ -44,6 +45,8 @@ class Engine {
     s->n_prompt = static_cast<int>(request.prompt.size());
     request.max_new_tokens = std::min(request.max_new_tokens, plan_.session_len - s->n_prompt);
     s->tokens = std::move(request.prompt);
+    s->tokens.reserve(
+        static_cast<std::size_t>(s->n_prompt + request.max_new_tokens));  // steps point
     s->request = std::move(request);
     s->sink = std::move(sink);
     s->id = next_id_.fetch_add(1);
@@ -61,21 +64,33 @@ class Engine {
 
   /// One step for everything that runs; the sinks get their tokens. False when nothing was left.
   ///
+  /// Where the executor allows it, and nobody waits to be let in, the next step begins before: the device
+  /// does not stand still while sinks take tokens. A sequence that ends is then in one step too
+  /// many, whose draw is dropped.
+  ///
   /// Errors:  what the executor \throws; every request has then ended with kError.
   bool step() {
     read_inbox();
     end_cancelled();
-    scheduler_.admit();
-    if (scheduler_.running().empty()) return !scheduler_.is_idle();
-    scheduler_.plan_step();
     try {
-      forward();
+      if (!is_under_way_) {
+        scheduler_.admit();
+        if (scheduler_.running().empty()) return !scheduler_.is_idle();
+        begin();
+      }
+      const bool goes_ahead = can_go_ahead();
+      if (goes_ahead) begin_ahead();
+      drawn_.resize(front_.draws.size());
+      executor_->finish(drawn_);
+      is_under_way_ = goes_ahead;
     } catch (...) {
+      is_under_way_ = false;
       end_all();
       throw;
     }
     scheduler_.finish_step();
-    finish();
+    hand_out();
+    if (is_under_way_) move_up();
     ++stats_.steps;
     return true;
   }
@@ -108,27 +123,50 @@ class Engine {
     cancelled_.clear();
   }
 
+  /// Tells who was cancelled. A sequence leaves once no step under way has it.
   void end_cancelled(FinishReason reason = FinishReason::kCancelled) {
     for (const auto& s : scheduler_.take_cancelled_waiting())
       s->sink({.id = s->id, .finish = reason});
+    for (const auto& s : scheduler_.running()) {
+      if (!s->is_cancelled || s->has_ended) continue;
+      s->has_ended = true;
+      s->sink({.id = s->id, .finish = reason});
+    }
+    if (!is_under_way_) remove_ended();
+  }
+
+  void remove_ended() {
     for (std::size_t i = scheduler_.running().size(); i-- > 0;) {
-      if (scheduler_.running()[i]->is_cancelled) end(i, reason);
+      const Sequence& s = *scheduler_.running()[i];
+      if (s.has_ended && s.next_draw < 0) scheduler_.remove(i);
     }
   }
 
   /// A step has failed: nobody knows what the cache holds of the sequences, and nobody will ask.
   void end_all() {
     scheduler_.cancel_all();
+    for (const auto& s : scheduler_.running())
+      s->next_draw = -1;
     end_cancelled(FinishReason::kError);
   }
 
-  /// What the step brings; a token is drawn for every sequence whose tokens are all in it.
-  void forward() {
-    const std::size_t n = scheduler_.running().size();
-    items_.clear();
-    draws_.clear();
-    draws_.reserve(n);  // items point into it
+  /// What a step brings. Items point into `draws`.
+  struct Step {
+    std::vector<StepItem> items;
+    std::vector<DrawRequest> draws;
+    void clear(std::size_t n) {
+      items.clear();
+      draws.clear();
+      draws.reserve(n);
+    }
+  };
+
+  /// A token is drawn for every sequence whose tokens are all in the step.
+  void begin() {
+    scheduler_.plan_step();
+    front_.clear(scheduler_.running().size());
     for (const auto& s : scheduler_.running()) {
+      s->draw = -1;
       if (s->n_step == 0) continue;
       StepItem item{.slot = s->slot,
                     .position = s->n_cached,
@@ -136,42 +174,89 @@ class Engine {
                                                         static_cast<std::size_t>(s->n_step)),
                     .rope_base = s->rope_base,
                     .page_ids = {s->pages.data(), static_cast<std::size_t>(s->pages.size())}};
-      if (s->n_step == s->n_pending()) {
-        draws_.push_back({.params = &s->request.sampling,
-                          .tokens = s->tokens,
-                          .n_prompt = s->n_prompt,
-                          .n_logprobs = s->request.n_logprobs});
-        if (s->n_generated() < s->request.min_new_tokens)
-          draws_.back().banned = s->request.stop_ids;
-        item.draw = &draws_.back();
-      }
-      items_.push_back(item);
+      if (s->n_step == s->n_pending()) s->draw = add_draw(front_, *s, false, item);
+      front_.items.push_back(item);
     }
-    drawn_.resize(draws_.size());
-    executor_->run(items_, drawn_);
+    executor_->begin(front_.items);
+  }
+
+  /// Adds the draw that ends the item. Returns its place.
+  static int add_draw(Step& step, const Sequence& s, bool follows, StepItem& item) {
+    step.draws.push_back({.params = &s.request.sampling,
+                          .tokens = s.tokens,
+                          .n_prompt = s.n_prompt,
+                          .follows = follows,
+                          .n_logprobs = s.request.n_logprobs});
+    if (s.n_generated() + (follows ? 1 : 0) < s.request.min_new_tokens)
+      step.draws.back().banned = s.request.stop_ids;
+    item.draw = &step.draws.back();
+    return static_cast<int>(step.draws.size()) - 1;
+  }
+
+  /// Whether the step under way is one of single tokens that nothing but its draws will change.
+  [[nodiscard]] bool can_go_ahead() const {
+    if (!executor_->runs_ahead() || !scheduler_.is_closed()) return false;
+    bool is_any = false;
+    for (const auto& s : scheduler_.running()) {
+      const Request& r = s->request;
+      if (s->has_ended) continue;
+      if (s->draw < 0 || s->n_step != 1 || r.n_logprobs > 0 || r.sampling.has_penalties())
+        return false;
+      is_any |= goes_on(*s);
+    }
+    return is_any;
+  }
+
+  /// Whether a sequence that draws goes on behind it, unless what it draws ends it.
+  static bool goes_on(const Sequence& s) {
+    return !s.has_ended && s.n_generated() + 1 < s.request.max_new_tokens;
+  }
+
+  /// Begins the step behind the one that is under way.
+  void begin_ahead() {
+    static constexpr int kUnknown = -1;
+    behind_.clear(scheduler_.running().size());
+    for (const auto& s : scheduler_.running()) {
+      if (!goes_on(*s)) continue;
+      scheduler_.plan_ahead(*s);
+      StepItem item{.slot = s->slot,
+                    .position = s->n_cached + 1,
+                    .ids = {&kUnknown, 1},
+                    .follows = s->draw,
+                    .rope_base = s->rope_base,
+                    .page_ids = {s->pages.data(), static_cast<std::size_t>(s->pages.size())}};
+      s->next_draw = add_draw(behind_, *s, true, item);
+      behind_.items.push_back(item);
+    }
+    executor_->begin(behind_.items);
   }
 
   /// Hands out the tokens that were drawn.
-  void finish() {
-    std::size_t row = 0;
-    ended_.clear();
-    for (std::size_t i = 0; i < scheduler_.running().size(); ++i) {
-      Sequence& s = *scheduler_.running()[i];
-      if (s.n_step == 0 || s.n_pending() > 0) continue;
-      if (take(s, drawn_[row++]) != FinishReason::kNone) ended_.push_back(i);
+  void hand_out() {
+    for (const auto& s : scheduler_.running()) {
+      if (s->draw >= 0 && !s->has_ended) take(*s, drawn_[static_cast<std::size_t>(s->draw)]);
     }
-    for (auto at = ended_.rbegin(); at != ended_.rend(); ++at)
-      scheduler_.remove(*at);
+    remove_ended();
   }
 
-  FinishReason take(Sequence& s, const Drawn& drawn) {
+  /// The step behind is now the oldest.
+  void move_up() {
+    std::swap(front_, behind_);
+    for (const auto& s : scheduler_.running()) {
+      s->draw = std::exchange(s->next_draw, -1);
+      s->n_step = s->draw >= 0 ? 1 : 0;
+    }
+  }
+
+  void take(Sequence& s, const Drawn& drawn) {
     if (s.n_generated() == 0) {
       stats_.prompt_tokens += s.n_prompt;
       stats_.reused_tokens += s.n_reused;
     }
     if (drawn.token < 0) {
+      s.has_ended = true;
       s.sink({.id = s.id, .finish = FinishReason::kError});
-      return FinishReason::kError;
+      return;
     }
     s.tokens.push_back(drawn.token);
     ++stats_.generated_tokens;
@@ -181,16 +266,11 @@ class Engine {
     } else if (s.n_generated() >= s.request.max_new_tokens) {
       finish = FinishReason::kLength;
     }
+    s.has_ended = finish != FinishReason::kNone;
     s.sink({.id = s.id,
             .token = drawn.token,
             .finish = finish,
             .logprobs = s.request.n_logprobs >= 0 ? &drawn.logprobs : nullptr});
-    return finish;
-  }
-
-  void end(std::size_t index, FinishReason reason) {
-    const auto s = scheduler_.remove(index);
-    s->sink({.id = s->id, .finish = reason});
   }
 
   std::unique_ptr<Executor> executor_;
@@ -203,10 +283,10 @@ class Engine {
   std::vector<std::unique_ptr<Sequence>> submitted_;
   std::vector<RequestId> cancelled_;
 
-  std::vector<StepItem> items_;
-  std::vector<DrawRequest> draws_;
+  Step front_;   // under way, or being prepared
+  Step behind_;  // the one behind it
+  bool is_under_way_ = false;
   std::vector<Drawn> drawn_;
-  std::vector<std::size_t> ended_;
 };
 
 }  // namespace lmd::engine

@@ -15,8 +15,9 @@ namespace lmd::engine {
 struct DrawRequest {
   const kernels::SamplingParams* params = nullptr;
   std::span<const int>
-      tokens;        ///< of the sequence: prompt, then answer, those of the step included
-  int n_prompt = 0;  ///< of these, the prompt
+      tokens;            ///< of the sequence: prompt, then answer, those of the step included
+  int n_prompt = 0;      ///< of these, the prompt
+  bool follows = false;  ///< one more token, which is still being drawn, is of the step
   std::span<const int> banned = {};  ///< ids that may not be drawn
   int n_logprobs = -1;               ///< -1: none; else the drawn token's and the n best
 };
@@ -26,7 +27,8 @@ struct StepItem {
   int slot = 0;                   ///< its open page, in [0, max_batch_size)
   int position = 0;               ///< of the first token; those before are in the cache
   std::span<const int> ids = {};  ///< at least one
-  double rope_base = 0.0;         ///< base' of its RoPE
+  int follows = -1;  ///< draw of the step in front whose token this is, instead of the one in `ids`
+  double rope_base = 0.0;                       ///< base' of its RoPE
   std::span<const std::int32_t> page_ids = {};  ///< by position; pages that the step fills included
   const DrawRequest* draw = nullptr;            ///< null: nothing is drawn
 };
@@ -36,7 +38,7 @@ struct Drawn {
   kernels::TokenLogprobs logprobs;
 };
 
-/// Owns weights, cache and activations. One step at a time, by one thread.
+/// Owns weights, cache and activations. Used by one thread.
 class Executor {
  public:
   Executor() = default;
@@ -50,11 +52,18 @@ class Executor {
   /// Bytes of weights that a step of `rows` tokens reads from memory.
   [[nodiscard]] virtual std::int64_t step_weight_bytes(int rows) const = 0;
 
-  /// Runs a step: the items' keys and values are in the cache afterwards, full pages are sealed.
-  /// `drawn` [items with a draw] is filled in their order. Slots are distinct.
-  virtual void run(std::span<const StepItem> items, std::span<Drawn> drawn) = 0;
+  /// Whether a step may begin while the one in front of it is under way: one whose items all follow draws
+  /// of that one. Neither may have penalties or list tokens, which take what the host does not know.
+  [[nodiscard]] virtual bool runs_ahead() const { return false; }
 
-  /// The same for one item without a draw, and the logits behind each of its tokens.
+  /// Begins a step: the items' keys and values will be in the cache, full pages sealed. Slots are
+  /// distinct. The draws, and what they point to, stay where they are until the step is finished.
+  virtual void begin(std::span<const StepItem> items) = 0;
+
+  /// Waits for the oldest step that was begun. `drawn` [its items with a draw] is filled in their order.
+  virtual void finish(std::span<Drawn> drawn) = 0;
+
+  /// The same at once for one item without a draw, and the logits behind each of its tokens.
   ///
   /// Shapes:  logits [ids.size(), vocab_size] in host memory.
   virtual void logits(const StepItem& item, float* logits) = 0;

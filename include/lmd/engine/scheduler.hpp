@@ -77,20 +77,23 @@ class Scheduler {
       const int pending = s->n_pending();
       s->n_step = pending == 1 ? 1 : std::min(pending, budget);
       if (pending > 1) budget -= s->n_step;
-      while (s->pages.size() < cache::sealed_pages(s->n_cached + s->n_step)) {
-        s->pages.push_back(allocate_page());
-        --claimed_;
-      }
+      give_pages(*s, s->n_cached + s->n_step);
     }
   }
+
+  /// Gives a sequence the pages that it fills with one token behind the step being prepared.
+  void plan_ahead(Sequence& s) { give_pages(s, s.n_cached + s.n_step + 1); }
+
+  /// Whether nobody could be let in, even if nobody ended.
+  [[nodiscard]] bool is_closed() const { return waiting_.empty() || free_slots_.empty(); }
 
   /// The step has run: counts its tokens and remembers the pages that were sealed.
   void finish_step() {
     for (const SequencePtr& s : running_) {
       const int first_sealed = cache::sealed_pages(s->n_cached);
       s->n_cached += s->n_step;
-      if (!has_prefix_cache_) continue;
-      for (int page = first_sealed; page < s->pages.size(); ++page) {
+      if (!has_prefix_cache_ || s->has_ended) continue;
+      for (int page = first_sealed; page < cache::sealed_pages(s->n_cached); ++page) {
         const std::span<const int> tokens{
             s->tokens.data() + std::ptrdiff_t{page} * cache::kPageTokens, cache::kPageTokens};
         s->tree_node = tree_.insert(s->tree_node, tokens, s->rope_base, s->pages, page);
@@ -130,6 +133,13 @@ class Scheduler {
     s.slot = free_slots_.back();
     free_slots_.pop_back();
     return true;
+  }
+
+  void give_pages(Sequence& s, int n_tokens) {
+    while (s.pages.size() < cache::sealed_pages(n_tokens)) {
+      s.pages.push_back(allocate_page());
+      --claimed_;
+    }
   }
 
   int allocate_page() {

@@ -20,7 +20,8 @@ struct Uploaded {
 };
 
 /// Arrays lie one behind the other in the order in which they are added: after equal beginnings
-/// they lie at equal places, which recorded steps rely on.
+/// they lie at equal places on the device, which recorded steps rely on. The host writes two places in
+/// turn: what a step sends may be on its way while the next one is written.
 class StepUpload {
  public:
   static constexpr std::int64_t kAlignment = 16;
@@ -28,13 +29,14 @@ class StepUpload {
   /// Room for `bytes`, which are enough for most steps.
   StepUpload(std::int64_t bytes, cudaStream_t stream) : stream_(stream) { make(bytes); }
 
-  /// Begins a new step of at most `bytes`. True when that took a new place, twice as large as the old
-  /// one or more: pointers of earlier steps are no longer good. Nothing of an earlier step may be on
-  /// its way.
+  /// Begins a new step of at most `bytes`; the last but one has been finished. True when that took a new
+  /// place, twice as large as the old one or more: pointers of earlier steps are no longer good.
   [[nodiscard]] bool begin(std::int64_t bytes) {
     used_ = 0;
-    if (bytes <= host_.size()) return false;
-    make(std::max(bytes, 2 * host_.size()));
+    turn_ = 1 - turn_;
+    if (bytes <= device_.size()) return false;
+    LMD_CUDA_TRY(cudaStreamSynchronize(stream_));  // of what the old place is
+    make(std::max(bytes, 2 * device_.size()));
     return true;
   }
 
@@ -48,10 +50,11 @@ class StepUpload {
   [[nodiscard]] Uploaded<T> add(std::int64_t n) {
     const std::int64_t at = used_;
     used_ += bytes_of<T>(n);
-    LMD_REQUIRE(used_ <= host_.size(), ErrorCode::kInternal,
+    LMD_REQUIRE(used_ <= device_.size(), ErrorCode::kInternal,
                 "an upload of " + std::to_string(used_) + " bytes, room for " +
-                    std::to_string(host_.size()));
-    return {reinterpret_cast<T*>(host_.data() + at), reinterpret_cast<T*>(device_.data() + at)};
+                    std::to_string(device_.size()));
+    return {reinterpret_cast<T*>(host_[turn_].data() + at),
+            reinterpret_cast<T*>(device_.data() + at)};
   }
 
   template <class T>
@@ -63,20 +66,23 @@ class StepUpload {
 
   /// Queues the copy of everything that was added.
   void send() {
-    LMD_CUDA_TRY(cudaMemcpyAsync(device_.data(), host_.data(), static_cast<std::size_t>(used_),
-                                 cudaMemcpyHostToDevice, stream_));
+    LMD_CUDA_TRY(cudaMemcpyAsync(device_.data(), host_[turn_].data(),
+                                 static_cast<std::size_t>(used_), cudaMemcpyHostToDevice, stream_));
   }
 
  private:
   void make(std::int64_t bytes) {
-    // Both or none: what is sent fits into both.
-    PinnedBuffer<std::uint8_t> host(bytes);
+    // All or none: what is sent fits into all.
+    PinnedBuffer<std::uint8_t> host[2] = {PinnedBuffer<std::uint8_t>(bytes),
+                                          PinnedBuffer<std::uint8_t>(bytes)};
     device_ = DeviceBuffer<std::uint8_t>(bytes, stream_);
-    host_ = std::move(host);
+    for (int i = 0; i < 2; ++i)
+      host_[i] = std::move(host[i]);
   }
 
   cudaStream_t stream_;
-  PinnedBuffer<std::uint8_t> host_;
+  PinnedBuffer<std::uint8_t> host_[2];
+  int turn_ = 0;
   DeviceBuffer<std::uint8_t> device_;
   std::int64_t used_ = 0;
 };

@@ -18,7 +18,8 @@ namespace lmd::model {
 /// Tokens of several sequences that go through the decoder together; a row is a token. Pointers are
 /// to device memory, and only counts are values, so that a recorded step can be replayed.
 struct DeviceStep {
-  const int* ids = nullptr;            ///< [rows] in [0, vocab_size)
+  const int* ids = nullptr;            ///< [rows] in [0, vocab_size), or -1 - r: drawn[r]
+  const int* drawn = nullptr;          ///< what the step in front has drawn
   const int* positions = nullptr;      ///< [rows]
   const double* rope_bases = nullptr;  ///< [rows] base' of each row's sequence
   /// [n_decode] of one token each: rows 0 .. n_decode - 1. Open pages are those of layer 0.
@@ -145,6 +146,7 @@ class CudaDecoder {
     try_kernel(ops_.formats[static_cast<std::size_t>(table.format)].embed(
                    ctx_, {.out = x_.data(),
                           .ids = step.ids,
+                          .drawn = step.drawn,
                           .codes = table.stream.data(),
                           .m = step.rows,
                           .n = table.n,

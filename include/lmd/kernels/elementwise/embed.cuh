@@ -63,9 +63,9 @@ __global__ void __launch_bounds__(kEmbedThreads) embed_kernel(BasicEmbedArgs<T> 
   const int l = (part * kEmbedThreads + static_cast<int>(threadIdx.x)) * kPack<T>;
   if (l >= a.k) return;
   wait_for_previous_kernel();
-  const int j = a.ids[i];
+  const int j = embedded_row(a, i);
   Pack<T> pack;
-  if (j >= 0 && j < a.n) pack = table_pack<P>(a, j, l);
+  if (j >= 0) pack = table_pack<P>(a, j, l);
   store_pack(a.out + std::int64_t{i} * a.k + l, pack, a.k - l, rows_are_aligned<T>(a.k, a.out));
 }
 
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kEmbedThreads) embed_kernel(BasicEmbedArgs<T> 
 
 /// The very numbers of the definition; an id outside [0, n) gives zeros and reads nothing.
 ///
-/// Shapes:  `ids` in device memory.
+/// Shapes:  `ids` and `drawn` in device memory.
 /// Errors:  the status of the launch.
 /// Stream:  one kernel on ctx.stream; the ids may come from the kernel before it.
 /// Oracle:  embed(Host, ...)

@@ -12,6 +12,7 @@ template <Activation T>
 struct BasicEmbedArgs {
   T* out = nullptr;                      ///< [m, k]
   const int* ids = nullptr;              ///< [m]
+  const int* drawn = nullptr;            ///< or null: an id of -1 - r stands for drawn[r]
   const std::uint8_t* codes = nullptr;   ///< [n, k] codes in the policy's order
   const std::uint8_t* params = nullptr;  ///< [n, k / group] of the format's Params
   int m = 0;                             ///< tokens
@@ -20,16 +21,24 @@ struct BasicEmbedArgs {
 };
 using EmbedArgs = BasicEmbedArgs<float>;
 
-/// out[i] = w[ids[i]], or zeros where the id is outside [0, n): -1 is what a sampler gives for a row
-/// without an answer, and the next step may be queued before anybody has looked at it.
+/// The row of the table for token i, or -1 where the id is outside [0, n): -1 is what a sampler gives for
+/// a row without an answer, and the next step may be queued before anybody has looked at it.
+template <Activation T>
+LMD_HD int embedded_row(const BasicEmbedArgs<T>& a, int i) {
+  int id = a.ids[i];
+  if (id < 0 && a.drawn != nullptr) id = a.drawn[-1 - id];
+  return id < a.n ? id : -1;
+}
+
+/// out[i] = w[embedded_row(i)], or zeros where there is none.
 template <LinearPolicy P, Activation T = float>
 void embed(Host, const BasicEmbedArgs<T>& a) {
   using Params = typename P::Format::Params;
   const typename P::Weights w{a.codes, reinterpret_cast<const Params*>(a.params), a.k, a.n};
   for (int i = 0; i < a.m; ++i) {
-    const bool is_known = a.ids[i] >= 0 && a.ids[i] < a.n;
+    const int row = embedded_row(a, i);
     for (int l = 0; l < a.k; ++l)
-      a.out[std::int64_t{i} * a.k + l] = from_float<T>(is_known ? w.weight(a.ids[i], l) : 0.0f);
+      a.out[std::int64_t{i} * a.k + l] = from_float<T>(row >= 0 ? w.weight(row, l) : 0.0f);
   }
 }
 

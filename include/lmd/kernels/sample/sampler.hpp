@@ -27,6 +27,11 @@ struct SamplingParams {
   float frequency_penalty = 0.0f;   ///< subtracted per occurrence in the answer
   std::uint64_t seed = 0;
   std::vector<std::pair<int, float>> logit_bias = {};  ///< id and what is added to its logit
+
+  /// Whether logits depend on the tokens so far.
+  [[nodiscard]] bool has_penalties() const {
+    return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
+  }
 };
 
 /// \throws Error(kConfig) naming the parameter, its value and its range.

@@ -36,9 +36,9 @@ __global__ void fill_units_kernel(std::uint8_t* pool, std::int64_t units, unsign
     x ^= x >> 29;
     auto word = static_cast<std::uint32_t>(x);
     const int at = static_cast<int>(i % (U::kBytes / 4)) * 4;
-    const bool is_key = at < U::kKeyParamsAt;
-    const bool is_key_param = !is_key && at < U::kValuesAt;
-    const bool is_value = !is_key && !is_key_param && at < U::kValueParamsAt;
+    const bool is_key = at < U::kValuesAt;
+    const bool is_value = !is_key && at < U::kKeyParamsAt;
+    const bool is_key_param = !is_key && !is_value && at < U::kValueParamsAt;
     if ((is_key && P::Scheme::Key::kBits == 16) || (is_value && P::Scheme::Value::kBits == 16)) {
       word = (word & 0x83ff83ffu) | 0x34003400u;  // halves of size 0.25 to 0.5
     } else if (!is_key && !is_value) {
@@ -155,7 +155,7 @@ struct Cache {
       for (const int head : {0, kHeads - 1}) {
         const std::vector<Half> found =
             bench::on_host(out.data() + (std::int64_t{b} * kHeads + head) * kDim, kDim);
-        worst = std::max(worst, attend(b, head).error_of(found));
+        worst = bench::worse(worst, attend(b, head).error_of(found));
       }
     }
     LMD_REQUIRE(worst < 0x1p-9, ErrorCode::kInternal,

@@ -48,6 +48,11 @@ template <class U>
   return on_host(decoded.data(), decoded.size());
 }
 
+/// The larger of two errors; one that is not a number counts as the larger.
+[[nodiscard]] inline double worse(double a, double b) {
+  return a >= b || std::isnan(a) ? a : b;
+}
+
 /// One query's running softmax in f64.
 class AttentionSum {
  public:

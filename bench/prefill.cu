@@ -101,11 +101,9 @@ class Sequence {
       const std::vector<float> sealed = decode_pages(kvh);
       for (const Sample& sample : samples) {
         const int head = kvh * kGroup + sample.token % kGroup;
-        worst = std::max(
-            worst,
-            attend(sample, head, sealed)
-                .error_of(on_host(out_.data() + (std::int64_t{sample.token} * kHeads + head) * kDim,
-                                  kDim)));
+        const std::vector<Half> found =
+            on_host(out_.data() + (std::int64_t{sample.token} * kHeads + head) * kDim, kDim);
+        worst = bench::worse(worst, attend(sample, head, sealed).error_of(found));
       }
     }
     LMD_REQUIRE(worst < 0x1p-9, ErrorCode::kInternal,

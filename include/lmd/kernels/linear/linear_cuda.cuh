@@ -9,10 +9,12 @@
 
 namespace lmd::kernels {
 
-/// Up to which number of tokens a kernel is used. 2026-11-28 H200, one layer of a 7B model, W4 g128, us:
-/// skinny 38.8, 60.2, 68.5, 101 at 1, 2, 4, 8 tokens; warp groups 77, 115, 220 at 8, 64, 128; tile 85,
-/// 268, 534 there; wide 302, 312, 362 at 64, 128, 256.
-inline constexpr int kSkinnyLinearTokens = 4;
+/// Up to which number of tokens a kernel is used; skinny_linear while it reads the weights once.
+/// 2026-11-28 H200, chained, W4 g128, one layer of a 7B model, us: skinny 41.2, 49.4, 50.4 at 1, 2, 4
+/// tokens; w1w3 with it and with warp groups 21.4 and 28.4 at 5, 21.9 and 28.4 at 8; w2, in two passes,
+/// 25.6 and 21.9 at 5. The layer with warp groups 75, 106, 211 at 8, 64, 128; with tiles 85, 268, 534
+/// there; wide 302, 312, 362 at 64, 128, 256.
+inline constexpr int kSkinnyLinearTokens = 8;
 inline constexpr int kWarpgroupLinearTokens = 192;
 inline constexpr int kTileLinearTokens = 64;
 
@@ -47,7 +49,7 @@ template <LinearPolicy P>
   if (args.m <= kSkinnyLinearTokens) {
     bool is_one_pass = true;
     LMD_CUDA_RETURN_IF_ERROR(detail::is_one_pass<P>(ctx, args, &is_one_pass));
-    if (is_one_pass || !has_warpgroup_linear<P>()) return skinny_linear<P>(ctx, args);
+    if (is_one_pass) return skinny_linear<P>(ctx, args);
   }
   const bool is_rounded = args.y_f32 == nullptr && args.epilogue != LinearEpilogue::kBest;
   const int most = has_warpgroup_linear<P>() ? kWarpgroupLinearTokens : kTileLinearTokens;

@@ -99,7 +99,7 @@ struct Cache {
     int sms = 0;
     LMD_CUDA_TRY(multiprocessors(Cuda{}, &sms));
     partial = DeviceBuffer<float>(decode_partial_elements<P>(sms));
-    counters = DeviceBuffer<int>(n * kKvHeads);
+    counters = DeviceBuffer<int>(decode_counters(static_cast<int>(n) * kKvHeads));
     counters.fill_bytes(0);
     std::vector<std::int32_t> all(std::max(n_pages, 1));
     std::iota(all.begin(), all.end(), 0);

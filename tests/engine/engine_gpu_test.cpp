@@ -39,11 +39,12 @@ Answers answers(const Setup& s) {
   const std::vector<int> lengths = {1, 63, 64, 65, 200, 151};
   Answers ids(lengths.size());
   for (std::size_t i = 0; i < lengths.size(); ++i) {
-    (void)engine.submit(request_of(lengths[i], static_cast<int>(i)),
-                        [&ids, i](const engine::TokenEvent& e) {
-                          CHECK(e.finish != engine::FinishReason::kError);
-                          if (e.token >= 0) ids[i].push_back(e.token);
-                        });
+    engine::Request request = request_of(lengths[i], static_cast<int>(i));
+    request.n_logprobs = s.n_logprobs;
+    (void)engine.submit(std::move(request), [&ids, i](const engine::TokenEvent& e) {
+      CHECK(e.finish != engine::FinishReason::kError);
+      if (e.token >= 0) ids[i].push_back(e.token);
+    });
     while (s.is_one_by_one && engine.step()) {
     }
   }
@@ -107,6 +108,13 @@ TEST_CASE("deterministic: chunks, batches and shared prefixes never change a gre
     CHECK(answers({.quant_policy = policy, .batch = 6}) == expected);
     CHECK(answers({.quant_policy = policy, .is_one_by_one = true}) == expected);
   }
+}
+
+TEST_CASE("greedy choices are the same without logits, and whether steps begin ahead or not") {
+  if (!has_gpu()) return;
+  const Answers expected = answers({.batch = 6});
+  CHECK(answers({.batch = 6, .n_logprobs = 0}) == expected);  // drawn from logits
+  CHECK(answers({.batch = 6, .n_logprobs = 2}) == expected);  // one step after the other
 }
 
 TEST_CASE("a graph gives what the same steps give without one") {

@@ -50,6 +50,7 @@ struct Setup {
   bool is_deterministic = true;
   bool has_prefix_cache = true;
   bool is_one_by_one = false;
+  int n_logprobs = -1;
   engine::ActivationType activations = engine::ActivationType::kFloat16;
 };
 

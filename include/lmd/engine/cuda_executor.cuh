@@ -5,9 +5,11 @@
 #include <lmd/core/stream.cuh>
 #include <lmd/engine/cuda_needs.cuh>
 #include <lmd/engine/draw_upload.cuh>
+#include <lmd/engine/drawn_step.cuh>
 #include <lmd/engine/executor.hpp>
 #include <lmd/engine/memory_plan.hpp>
 #include <lmd/engine/step_upload.cuh>
+#include <lmd/kernels/sample/best_tokens.cuh>
 #include <lmd/kernels/sample/sample.cuh>
 #include <lmd/kernels/sample/sampler_cpu.hpp>
 #include <lmd/model/decoder.cuh>
@@ -157,39 +159,6 @@ class CudaExecutor final : public Executor {
     int logit_rows = 0;  ///< 0: the first `draws` rows
   };
 
-  /// What errors say of a step.
-  struct StepName {
-    const char* kind = "";
-    std::size_t sequences = 0;
-    std::size_t rows = 0;
-    StepName() = default;
-    StepName(const char* what, std::span<const StepItem> items)
-        : kind(what), sequences(items.size()) {
-      for (const StepItem& item : items)
-        rows += item.ids.size();
-    }
-  };
-
-  /// A step under way: whose draws it has, and where they come.
-  struct DrawnStep {
-    explicit DrawnStep(int n) : ids(n), logprobs(n) {}
-    void take(const int* from_ids, const float* from_logprobs, cudaStream_t stream) {
-      const std::size_t bytes = draws.size() * sizeof(int);
-      if (bytes > 0) {
-        LMD_CUDA_TRY(cudaMemcpyAsync(ids.data(), from_ids, bytes, cudaMemcpyDeviceToHost, stream));
-        LMD_CUDA_TRY(
-            cudaMemcpyAsync(logprobs.data(), from_logprobs, bytes, cudaMemcpyDeviceToHost, stream));
-      }
-      done.record(stream);
-    }
-
-    StepName name;
-    std::vector<std::pair<int, const DrawRequest*>> draws;  // with their slots
-    PinnedBuffer<int> ids;
-    PinnedBuffer<float> logprobs;
-    Event done;
-  };
-
   /// A kernel that fails while it runs does not say so itself: \throws Error(kCuda) that says which step
   /// it was. Then no step is under way.
   template <class F>
@@ -240,15 +209,40 @@ class CudaExecutor final : public Executor {
     }
     put_sampling(a);
     send();
-    Graph& graph = graphs_[bucket];
+    const bool is_greedy =
+        std::ranges::all_of(draws_, [](const StepItem* item) { return takes_best(*item->draw); });
+    Graph& graph = graphs_[{bucket, is_greedy}];
     if (graph.is_empty()) {
       graph = Graph::capture(ctx_.stream, [&] {
         decoder_.forward(device_step(a, counts));
-        decoder_.write_logits(nullptr, bucket, logits_.data());
-        sample(a, bucket);
+        if (is_greedy) {
+          take_best(bucket);
+        } else {
+          decoder_.write_logits(nullptr, bucket, logits_.data());
+          sample(a, bucket);
+        }
       });
     }
     graph.launch(ctx_.stream);
+  }
+
+  /// Whether a draw is the largest logit, and nobody asks for its probability.
+  [[nodiscard]] static bool takes_best(const DrawRequest& draw) {
+    const kernels::SamplingParams& p = *draw.params;
+    return (p.temperature == 0.0f || p.top_k == 1) && !p.has_penalties() && p.logit_bias.empty() &&
+           draw.banned.empty() && draw.n_logprobs < 0;
+  }
+
+  /// The same as `sample` of such draws, by keys that take the place of logits.
+  void take_best(int m) {
+    const int vocab = decoder_.config().vocab_size;
+    auto* keys = reinterpret_cast<std::uint64_t*>(logits_.data());
+    decoder_.write_best(m, keys);
+    model::try_kernel(
+        kernels::best_tokens(
+            ctx_,
+            {.ids = drawn_ids_.data(), .keys = keys, .m = m, .parts = kernels::best_parts(vocab)}),
+        "best_tokens", m, vocab);
   }
 
   /// Any other step.
@@ -449,8 +443,8 @@ class CudaExecutor final : public Executor {
   /// A row of a graph that nobody uses: one token of a slot that nobody has.
   static constexpr int kIdleId = 0;
   StepItem idle_{.slot = max_batch_, .ids = std::span(&kIdleId, 1), .rope_base = 1.0};
-  std::map<int, Graph> graphs_;         // by bucket
-  std::vector<int> next_positions_;     // [max_batch_size] of the slots' sequences
+  std::map<std::pair<int, bool>, Graph> graphs_;  // by bucket, and whether all draws are greedy
+  std::vector<int> next_positions_;               // [max_batch_size] of the slots' sequences
   std::vector<const StepItem*> draws_;  // items with a draw of the step that is being queued
   std::vector<float> host_logits_;
   kernels::CpuSampler sampler_;

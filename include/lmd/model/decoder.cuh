@@ -100,28 +100,42 @@ class CudaDecoder {
   /// logits [n, vocab_size] of the rows `rows` [n] of the last step, or of its first n rows where
   /// `rows` is null. n is at most StepLimits::sequences.
   void write_logits(const int* rows, int n, float* logits) {
-    const T* x = x_.data();
-    if (rows != nullptr) {
-      using Rows = kernels::WeightPolicy<quant::NumberFormat<T>>;  // they go as they come
-      try_kernel(kernels::embed<Rows, T>(ctx_, {.out = last_.data(),
-                                                .ids = rows,
-                                                .codes = reinterpret_cast<std::uint8_t*>(x_.data()),
-                                                .m = n,
-                                                .n = limits_.rows,
-                                                .k = config_.hidden_size}),
-                 "rows of logits", n, config_.hidden_size);
-      x = last_.data();
-    }
-    const DeviceMatrix& head = weights_.head.n > 0 ? weights_.head : weights_.embedding;
-    linear(head, {.y_f32 = logits,
-                  .x = x,
-                  .m = n,
-                  .y_stride = head.n,
-                  .norm_weight = weights_.final_norm.data()});
+    head(n, {.y_f32 = logits, .x = gather(rows, n)});
+  }
+
+  /// In place of logits, for greedy choices alone: keys [n, best_parts(vocab_size)] for best_tokens, of the
+  /// last step's first n rows.
+  void write_best(int n, std::uint64_t* keys) {
+    LinearArgs a{.x = x_.data()};
+    a.best = keys;
+    a.epilogue = kernels::LinearEpilogue::kBest;
+    head(n, a);
   }
 
  private:
   using LinearArgs = kernels::BasicLinearArgs<T>;
+
+  /// The rows `rows` [n], side by side.
+  [[nodiscard]] const T* gather(const int* rows, int n) {
+    if (rows == nullptr) return x_.data();
+    using Rows = kernels::WeightPolicy<quant::NumberFormat<T>>;  // they go as they come
+    try_kernel(kernels::embed<Rows, T>(ctx_, {.out = last_.data(),
+                                              .ids = rows,
+                                              .codes = reinterpret_cast<std::uint8_t*>(x_.data()),
+                                              .m = n,
+                                              .n = limits_.rows,
+                                              .k = config_.hidden_size}),
+               "rows of logits", n, config_.hidden_size);
+    return last_.data();
+  }
+
+  void head(int n, LinearArgs a) {
+    const DeviceMatrix& w = weights_.head.n > 0 ? weights_.head : weights_.embedding;
+    a.m = n;
+    a.y_stride = w.n;
+    a.norm_weight = weights_.final_norm.data();
+    linear(w, a);
+  }
 
   /// Before everything else: decode attention reads it while the kernel in front of it runs.
   void plan(const DeviceStep& step) {

@@ -46,7 +46,7 @@ struct DecoderElements {
             2 * limits.prefill_pages() *
             cache::CacheGeometry{c.n_layers, c.n_kv_heads, c.head_dim, ops.unit_bytes}.open_tile()),
         partial(ops.decode_partial_elements(multiprocessors)),
-        counters(std::int64_t{limits.sequences} * c.n_kv_heads),
+        counters(kernels::decode_counters(limits.sequences * c.n_kv_heads)),
         plan(kernels::decode_plan_elements(multiprocessors, limits.sequences * c.n_kv_heads)) {}
 
   [[nodiscard]] std::vector<NamedBytes> bytes() const {

@@ -158,7 +158,7 @@ std::vector<T> run_on_cuda(Batch<P, T>& batch, int blocks, std::vector<Half>& op
   ctx.multiprocessors = blocks;
   DeviceBuffer<float> partial(decode_partial_elements<P>(blocks));
   DeviceBuffer<std::int32_t> plan(decode_plan_elements(blocks, n * kv_heads));
-  DeviceBuffer<int> counters(std::int64_t{n} * kv_heads);
+  DeviceBuffer<int> counters(decode_counters(n * kv_heads));
   qkv.copy_from(batch.qkv);
   rotation.copy_from(batch.rotation);
   pool.copy_from(batch.pool);

@@ -24,6 +24,7 @@ struct DecodeShared {
     return barriers_at() + warps * Task::kSlots * 8;
   }
   [[nodiscard]] LMD_HD constexpr int is_last_at() const { return inbox_barrier_at() + 8; }
+  [[nodiscard]] LMD_HD constexpr int next_at() const { return is_last_at() + 4; }
   [[nodiscard]] LMD_HD constexpr int stats_at() const { return is_last_at() + 8; }
   [[nodiscard]] LMD_HD constexpr int inbox_at() const {
     return round_up(stats_at() + warps * 2 * group * 4, 16);
@@ -180,6 +181,26 @@ struct DecodeWarp {
   }
 };
 
+/// Jobs beyond one for each block: who has ended one takes the next.
+struct DecodeQueue {
+  int* taken;  ///< zero before and after
+  int* ended;  ///< blocks that found nothing more; the same
+  int jobs;
+
+  [[nodiscard]] __device__ __forceinline__ bool is_needed() const {
+    return jobs > static_cast<int>(gridDim.x);
+  }
+  [[nodiscard]] __device__ __forceinline__ int take() const {
+    return static_cast<int>(gridDim.x) + atomicAdd(taken, 1);
+  }
+  /// The last block leaves the counters as they were found.
+  __device__ __forceinline__ void leave() const {
+    if (atomicAdd(ended, 1) != static_cast<int>(gridDim.x) - 1) return;
+    *taken = 0;
+    *ended = 0;
+  }
+};
+
 /// Blocks take job after job. The warps of a block share one out, and put together what they have; where
 /// several blocks have parts of a (sequence, KV head) pair, their cluster does, or the one that
 /// ends last, in the order of the parts.
@@ -209,9 +230,13 @@ __global__ void __launch_bounds__(kMostDecodeWarps * 32, 2)
       .inbox = shared + layout.inbox_at(),
       .inbox_barrier = shared_address(shared + layout.inbox_barrier_at()),
       .group = group};
+  const int pairs = args.step.n_chunks * args.step.kv_heads;
+  const DecodeQueue queue{args.workspace.counters + pairs, args.workspace.counters + pairs + 1,
+                          plan.jobs()};
+  int& next = *reinterpret_cast<int*>(shared + layout.next_at());
   warp.init_barriers();
 #pragma unroll 1
-  for (int i = blockIdx.x;;) {
+  for (;;) {
     warp.start();
     if (merge.is_in_cluster()) merge.open_inbox();
     wait_for_previous_kernel();
@@ -219,18 +244,22 @@ __global__ void __launch_bounds__(kMostDecodeWarps * 32, 2)
     warp.attend(stats + warp_index * 2 * group);
     __syncthreads();
     if (merge.is_in_cluster()) cluster_wait();  // all have opened their inboxes
+    const bool takes_next = queue.is_needed() && threadIdx.x == 0;
+    const int taken = takes_next ? queue.take() : 0;
     merge.in_block();
+    if (takes_next) next = taken;
     if (merge.is_in_cluster()) {
       merge.in_cluster();
     } else if (job.pieces > 1) {
       merge.across_blocks(*reinterpret_cast<bool*>(shared + layout.is_last_at()));
     }
-    i += gridDim.x;
-    if (i >= plan.jobs()) return;
+    if (!queue.is_needed()) return;
     fence_before_copies();
     __syncthreads();  // the parts have been read
-    job = plan.job(i);
+    if (next >= queue.jobs) break;
+    job = plan.job(next);
   }
+  if (threadIdx.x == 0) queue.leave();
 }
 
 }  // namespace detail

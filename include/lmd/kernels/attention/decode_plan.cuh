@@ -45,10 +45,10 @@ struct DecodePlanWork {
   DecodeShape shape;
   int parts = 1;  ///< tasks of a sealed page
   [[nodiscard]] LMD_HD constexpr int pairs() const { return args.n_chunks * args.kv_heads; }
-  /// Jobs that the plan may make: as many as blocks, or where there are more pairs than that, some
-  /// more than pairs, so that long ones can be cut.
+  /// Jobs that the plan may make: as many as blocks, or where that is less than two for each pair, so many
+  /// more than pairs that long ones can be cut.
   [[nodiscard]] LMD_HD constexpr int most_jobs() const {
-    return pairs() <= shape.blocks ? shape.blocks : pairs() + shape.blocks / 2;
+    return 2 * pairs() <= shape.blocks ? shape.blocks : pairs() + shape.blocks / 2;
   }
 };
 
@@ -231,6 +231,11 @@ constexpr bool is_decode_batch(int n_chunks, int kv_heads) {
   const std::int64_t most =
       std::int64_t{detail::most_decode_parts(multiprocessors)} * 3 / 2 + pairs;
   return detail::DecodePlanView::kHeadWords + most * detail::DecodePlanView::kJobWords;
+}
+
+/// Integers of DecodeWorkspace::counters for the same.
+[[nodiscard]] constexpr std::int64_t decode_counters(int pairs) {
+  return std::int64_t{pairs} + 2;
 }
 
 /// Shares out the work of decode_step among its blocks. Positions are the same in all layers, so once a

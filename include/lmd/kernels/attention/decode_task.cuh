@@ -12,7 +12,7 @@ namespace lmd::kernels {
 /// Device memory that the blocks of a decode step share. One step at a time may use it.
 struct DecodeWorkspace {
   float* partial = nullptr;  ///< [decode_partial_elements(...)], 16-byte aligned
-  int* counters = nullptr;   ///< [n_chunks * kv_heads], zero before the first step and after each
+  int* counters = nullptr;   ///< [decode_counters(...)], zero before the first step and after each
   const std::int32_t* plan = nullptr;  ///< [decode_plan_elements(...)] made by decode_plan
 };
 

@@ -147,10 +147,11 @@ inline void attend_segments(ThreadPool* pool,
   float* memory = AttentionScratch::at_least(scratch.threads, cut.threads * thread_floats);
   const int n = static_cast<int>(scratch.items.size());
   std::atomic<int> next{0};
-  auto work = [&](int thread) {
+  // A task is a place in `memory`: whoever takes it works on items until none is left.
+  auto work = [&](int place) {
     for (int i = next.fetch_add(1); i < n; i = next.fetch_add(1)) {
       AttendItem item = scratch.items[i].item;
-      item.scratch = memory + thread * thread_floats;
+      item.scratch = memory + place * thread_floats;
       functions.attend(item);
       const int counter = scratch.items[i].counter;
       if (counter < 0) continue;
@@ -161,7 +162,7 @@ inline void attend_segments(ThreadPool* pool,
   if (cut.threads == 1) {
     work(0);
   } else {
-    pool->run(work);
+    pool->run(cut.threads, work);
   }
 }
 

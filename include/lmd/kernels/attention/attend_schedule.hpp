@@ -75,11 +75,11 @@ struct AttendCut {
     std::int64_t items = 0;
     for (const PrefillAttnArgs& s : segments)
       items += std::int64_t{s.kv_heads} * ceil_div(count_rows(s), cut.rows);
-    return items < 4 * threads;
+    return items < std::int64_t{4} * threads;
   };
   while (cut.rows > 2 * kMaxDirectRows && too_few_items())
     cut.rows /= 2;
-  const std::int64_t pages_per_item = direct_pages / (8 * threads);
+  const std::int64_t pages_per_item = direct_pages / (std::int64_t{8} * threads);
   cut.spans = static_cast<int>(std::max<std::int64_t>(1, pages_per_item / kSpanPages));
   return cut;
 }

@@ -150,10 +150,11 @@ class ChatLoop {
 
   void set(const ChatCommand& command) {
     try {
-      if (!command.argument.empty())
+      if (!command.argument.empty()) {
         set_by_name(session_->settings, command.argument, command.value);
-      else
+      } else {
         std::fputs(settings_text(session_->settings).c_str(), stderr);
+      }
     } catch (const Error& e) {
       note(e.what());
     }

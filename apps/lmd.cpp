@@ -79,7 +79,7 @@ std::string chosen_command(const CLI::App& root) {
 
 /// What the parser says of values that are missing is put into the words of the other messages.
 std::string complaint(const CLI::ParseError& error) {
-  const std::string what = error.what();
+  std::string what = error.what();
   if (error.get_name() != "ArgumentMismatch") return what;
   return what.substr(0, what.find(':')) + ": its value is missing";
 }

@@ -67,7 +67,7 @@ double shortest_run(int runs, F&& f) {
   std::atomic<std::int64_t> flops{0};
   const double multiply_s = shortest_run(20, [&] {
     flops = 0;
-    pool.run([&](int) { flops += multiply(kSteps); });
+    pool.run(pool.size(), [&](int) { flops += multiply(kSteps); });
   });
   return {static_cast<double>(memory.size_bytes()) / read_s,
           static_cast<double>(flops.load()) / multiply_s};

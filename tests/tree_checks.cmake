@@ -99,7 +99,7 @@ function(lmd_add_example name)
                    --build-and-test ${PROJECT_SOURCE_DIR}/apps/examples/${name} ${build}
                    --build-generator ${CMAKE_GENERATOR} --build-noclean
                    --build-options -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}
-                   -DCMAKE_PREFIX_PATH=${prefix}
+                   -DCMAKE_PREFIX_PATH=${prefix} ${cuda_options}
                    --test-command ${build}/${program} ${ARGN})
   set_tests_properties(examples/${name} PROPERTIES FIXTURES_REQUIRED installed)
 endfunction()
@@ -120,6 +120,15 @@ string(REGEX MATCHALL "[0-9]+" example_prompt ${example_prompt})
 string(JSON example_tokens GET ${prompt} greedy_ids)
 string(REGEX MATCHALL "[0-9]+" example_tokens ${example_tokens})
 list(JOIN example_tokens " " example_tokens)
+if(LMD_CUDA)
+  # They say `skipped: ...` where there is no GPU.
+  set(cuda_options -DCMAKE_CUDA_COMPILER=${CMAKE_CUDA_COMPILER}
+                   -DCMAKE_CUDA_ARCHITECTURES=${CMAKE_CUDA_ARCHITECTURES})
+  foreach(name IN ITEMS 01_one_kernel 03_own_memory)
+    lmd_add_example(${name})
+  endforeach()
+  unset(cuda_options)
+endif()
 lmd_add_example(02_own_format)
 lmd_add_example(04_own_ops ${example_model})
 foreach(name IN ITEMS 05_own_engine 06_host_only)

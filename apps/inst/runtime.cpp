@@ -231,7 +231,7 @@ std::string models_folder() {
 
 std::string find_model(const std::string& name_or_path) {
   if (is_folder(name_or_path)) return name_or_path;
-  const std::string stored = models_folder() + "/" + name_or_path;
+  std::string stored = models_folder() + "/" + name_or_path;
   const bool is_name = !name_or_path.empty() && name_or_path.find("..") == std::string::npos;
   if (is_name && is_folder(stored)) return stored;
   throw Error(ErrorCode::kIo,

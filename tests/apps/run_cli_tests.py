@@ -393,6 +393,10 @@ def list_and_check_env():
     rows = [line.split(None, 1) for line in result.out.splitlines()]
     check([row[0] for row in rows].count("GPU") == 1 and [row[0] for row in rows].count("CUDA") == 1, result)
     check(dict(rows)["GPU"].startswith(("none: ", "not used: ")) or "compute capability" in dict(rows)["GPU"], result)
+    bounded = run("check_env", env={"LMD_MAX_CPU_ISA": "scalar"})
+    check("kernels for    scalar\n" in bounded.out, bounded)
+    wrong = run("check_env", env={"LMD_MAX_CPU_ISA": "sse"})
+    check(wrong.status == 2 and "LMD_MAX_CPU_ISA" in wrong.err and "not sse" in wrong.err, wrong)
     with tempfile.TemporaryDirectory() as folder:
         check("none" in run("list", env={"LMD_HOME": folder}).out, "an empty folder has models")
     if MODEL_FOLDER.exists():

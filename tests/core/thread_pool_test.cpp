@@ -9,27 +9,66 @@
 
 #include <doctest/doctest.h>
 
-TEST_CASE("run calls each index once and waits for all") {
+TEST_CASE("run calls each task once and waits for all") {
   for (const int threads : {1, 2, 3, 5}) {
     lmd::ThreadPool pool(threads);
     CHECK(pool.size() == threads);
-    std::vector<int> calls(static_cast<std::size_t>(threads), 0);
-    for (int i = 0; i < 50; ++i) {
-      pool.run([&](int index) { ++calls[static_cast<std::size_t>(index)]; });
+    for (const int n : {0, 1, threads - 1, threads, threads + 1, 37}) {
+      std::vector<int> calls(static_cast<std::size_t>(n), 0);
+      for (int i = 0; i < 50; ++i) {
+        pool.run(n, [&](int task) { ++calls[static_cast<std::size_t>(task)]; });
+      }
+      for (const int count : calls)
+        CHECK(count == 50);
     }
-    for (const int n : calls)
-      CHECK(n == 50);
   }
+}
+
+TEST_CASE("runs follow each other without a task lost or done twice") {
+  lmd::ThreadPool pool(4);
+  std::int64_t sum = 0;
+  std::int64_t expected = 0;
+  for (int i = 0; i < 20000; ++i) {
+    // A job of its own, with a size of its own: a late worker must not mix two of them.
+    const int n = 1 + i % 7;
+    std::vector<int> out(static_cast<std::size_t>(n), 0);
+    pool.run(n, [&out, i](int task) { out[static_cast<std::size_t>(task)] += i + task; });
+    for (int task = 0; task < n; ++task) {
+      sum += out[static_cast<std::size_t>(task)];
+      expected += i + task;
+    }
+  }
+  CHECK(sum == expected);
+}
+
+TEST_CASE("a thread that is held up holds up its task alone") {
+  lmd::ThreadPool pool(2);
+  std::atomic<int> others{0};
+  std::atomic<bool> is_held_up{false};
+  pool.run(8, [&](int) {
+    if (!is_held_up.exchange(true)) {
+      while (others.load() < 7)
+        std::this_thread::yield();
+    } else {
+      ++others;
+    }
+  });
+  CHECK(others == 7);
 }
 
 TEST_CASE("workers that fell asleep wake up") {
   lmd::ThreadPool pool(3);
-  std::atomic<int> calls{0};
   for (int i = 0; i < 5; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    pool.run([&](int) { ++calls; });
+    std::atomic<int> here{0};
+    // Each waits for the others, so that it takes three threads.
+    pool.run(3, [&](int) {
+      ++here;
+      while (here.load() < 3)
+        std::this_thread::yield();
+    });
+    CHECK(here == 3);
   }
-  CHECK(calls == 15);
 }
 
 TEST_CASE("a pool that was never used can be destroyed") {

@@ -76,5 +76,7 @@ TEST_CASE("instruction sets are ordered and named") {
   CHECK(lmd::CpuIsa::kScalar < lmd::CpuIsa::kAvx2);
   CHECK(lmd::CpuIsa::kAvx2 < lmd::CpuIsa::kAvx512);
   CHECK(std::string(lmd::to_string(lmd::CpuIsa::kAvx2)) == "avx2");
+  CHECK(lmd::cpu_isa_from_name("avx512") == lmd::CpuIsa::kAvx512);
+  CHECK(!lmd::cpu_isa_from_name("avx"));
   CHECK(lmd::best_cpu_isa() <= lmd::CpuIsa::kAvx512);
 }

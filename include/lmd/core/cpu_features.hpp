@@ -2,6 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/error.hpp>
+
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+
 #if defined(__x86_64__)
 #  include <cpuid.h>
 #endif
@@ -17,6 +25,13 @@ enum class CpuIsa {
 
 [[nodiscard]] inline const char* to_string(CpuIsa isa) {
   return isa == CpuIsa::kAvx512 ? "avx512" : isa == CpuIsa::kAvx2 ? "avx2" : "scalar";
+}
+
+[[nodiscard]] inline std::optional<CpuIsa> cpu_isa_from_name(std::string_view name) {
+  for (const CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+    if (name == to_string(isa)) return isa;
+  }
+  return std::nullopt;
 }
 
 namespace detail {
@@ -36,12 +51,26 @@ namespace detail {
 #endif
 }
 
+/// The environment's upper bound; none where it is not set.
+/// \throws Error(kConfig) for a name that is none.
+[[nodiscard]] inline CpuIsa allowed_cpu_isa() {
+  const char* name = std::getenv("LMD_MAX_CPU_ISA");
+  if (name == nullptr || *name == '\0') return CpuIsa::kAvx512;
+  const std::optional<CpuIsa> isa = cpu_isa_from_name(name);
+  LMD_REQUIRE(isa.has_value(), ErrorCode::kConfig,
+              "LMD_MAX_CPU_ISA must be scalar, avx2 or avx512, not " + std::string(name));
+  return *isa;
+}
+
 }  // namespace detail
 
-/// The best set that this processor and its operating system support. The processor is asked once:
-/// cpuid traps to the hypervisor of a virtual machine, which took 20 us on an EPYC (2026-11-22).
+/// The best set that this processor and its operating system support and that the environment
+/// variable LMD_MAX_CPU_ISA (scalar, avx2, avx512) allows: how one machine measures and tests what
+/// another one runs. Asked once: cpuid traps to the hypervisor of a virtual machine, which took
+/// 20 us on an EPYC (2026-11-22).
+/// \throws Error(kConfig) where the variable holds another name.
 [[nodiscard]] inline CpuIsa best_cpu_isa() {
-  static const CpuIsa best = detail::query_cpu_isa();
+  static const CpuIsa best = std::min(detail::query_cpu_isa(), detail::allowed_cpu_isa());
   return best;
 }
 

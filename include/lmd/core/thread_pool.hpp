@@ -14,15 +14,15 @@
 
 namespace lmd {
 
-/// Runs one function on `size()` threads at a time, the calling one included. Workers spin for
-/// about 50 us after their last work and then sleep, so that neither a decode step pays for wake-ups
-/// nor an idle engine for spinning. One thread may call `run` at a time.
+/// Runs tasks on `size()` threads, the calling one included. Each has a share of the tasks and, done
+/// with it, takes what others have not begun: a thread that the system has suspended, or that has not
+/// woken up yet, holds up at most the task that it is in. Workers spin for about 50 us after their
+/// last work and then sleep, so that neither a decode step pays for wake-ups nor an idle engine for
+/// spinning. One thread may call `run` at a time.
 class ThreadPool {
  public:
   /// \throws Error(kConfig) unless 1 <= threads <= 256.
-  explicit ThreadPool(int threads) {
-    LMD_REQUIRE(threads >= 1 && threads <= 256, ErrorCode::kConfig,
-                "threads must be 1 to 256, not " + std::to_string(threads));
+  explicit ThreadPool(int threads) : shares_(static_cast<std::size_t>(checked(threads))) {
     for (int i = 1; i < threads; ++i)
       workers_.emplace_back([this, i] { work(i); });
   }
@@ -30,29 +30,44 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool() {
     stop_ = true;
-    epoch_.fetch_add(1);
-    epoch_.notify_all();
+    wakes_.fetch_add(1);
+    wakes_.notify_all();
     for (std::thread& t : workers_)
       t.join();
   }
 
-  [[nodiscard]] int size() const { return static_cast<int>(workers_.size()) + 1; }
+  [[nodiscard]] int size() const { return static_cast<int>(shares_.size()); }
 
-  /// Calls `f(i)` once for every i in [0, size()), each on its own thread, and returns when all
-  /// are done. `f` must not throw.
+  /// Calls `f(task)` once for every task in [0, n) and returns when all are done. A thread's share
+  /// are neighbours; which thread gets which task is left to chance. `f` must not throw.
   template <class F>
-  void run(F&& f) {
-    if (workers_.empty()) {
-      f(0);
+  void run(int n, F&& f) {
+    if (workers_.empty() || n <= 1) {
+      for (int task = 0; task < n; ++task)
+        f(task);
       return;
     }
-    job_ = [](void* context, int i) { (*static_cast<std::remove_reference_t<F>*>(context))(i); };
-    context_ = &f;
-    pending_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-    epoch_.fetch_add(1, std::memory_order_release);
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) epoch_.notify_all();
-    f(0);
-    for (int i = 0; pending_.load(std::memory_order_acquire) != 0; ++i) {
+    const Job job = [](void* context, int task) {
+      (*static_cast<std::remove_reference_t<F>*>(context))(task);
+    };
+    ++epoch_;
+    for (int i = size(); i-- > 0;) {
+      Share& share = shares_[static_cast<std::size_t>(i)];
+      share.job.store(job, std::memory_order_relaxed);
+      share.context.store(&f, std::memory_order_relaxed);
+      const int end = border(n, i + 1);
+      share.end.store(end, std::memory_order_relaxed);
+      const auto left = static_cast<std::uint64_t>(end - border(n, i));
+      share.left.store(std::uint64_t{epoch_} << 32 | left, std::memory_order_release);
+    }
+    // An addition, so that it has a place among those of wait_after: a worker that counts itself later
+    // sees its new share, one that did before is woken.
+    if (sleepers_.fetch_add(0) > 0) {
+      wakes_.fetch_add(1);
+      wakes_.notify_all();
+    }
+    done_by_workers_ += n - take_tasks(0);
+    for (int i = 0; done_.load(std::memory_order_acquire) != done_by_workers_; ++i) {
       if (i < kSpins) {
         pause();
       } else {
@@ -62,7 +77,23 @@ class ThreadPool {
   }
 
  private:
+  using Job = void (*)(void*, int);
+
+  /// One line of the cache: a worker learns of its work by one miss.
+  struct alignas(64) Share {
+    std::atomic<std::uint64_t> left{0};  ///< epoch * 2^32 + tasks that nobody has taken
+    std::atomic<Job> job{nullptr};
+    std::atomic<void*> context{nullptr};
+    std::atomic<int> end{0};
+  };
+
   static constexpr int kSpins = 2000;  // about 50 us of pauses
+
+  static int checked(int threads) {
+    LMD_REQUIRE(threads >= 1 && threads <= 256, ErrorCode::kConfig,
+                "threads must be 1 to 256, not " + std::to_string(threads));
+    return threads;
+  }
 
   static void pause() {
 #if defined(__x86_64__)
@@ -72,67 +103,104 @@ class ThreadPool {
 #endif
   }
 
+  /// Where share i of n tasks begins.
+  [[nodiscard]] int border(int n, int i) const {
+    return static_cast<int>(std::int64_t{n} * i / size());
+  }
+
   void work(int index) {
-    std::uint32_t seen = 0;
+    std::uint64_t epoch = 0;
     for (;;) {
-      seen = wait_for_epoch_after(seen);
+      epoch = wait_after(index, epoch);
       if (stop_) return;
-      job_(context_, index);
-      pending_.fetch_sub(1, std::memory_order_release);
+      const int done = take_tasks(index);
+      if (done != 0) done_.fetch_add(done, std::memory_order_release);
     }
   }
 
-  std::uint32_t wait_for_epoch_after(std::uint32_t seen) {
+  /// Own tasks first. Returns how many were done.
+  int take_tasks(int index) {
+    int done = 0;
+    for (int i = 0; i < size(); ++i)
+      done += take_share(shares_[static_cast<std::size_t>((index + i) % size())]);
+    return done;
+  }
+
+  /// Takes tasks as long as any are left. What a task needs is read once it is taken: until then a
+  /// thread that comes late might mix one run with the next, from then on `run` waits for it.
+  static int take_share(Share& share) {
+    int done = 0;
+    for (std::uint64_t left = share.left.load(std::memory_order_acquire);
+         (left & 0xffffffffu) != 0;) {
+      if (!share.left.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel,
+                                            std::memory_order_acquire)) {
+        continue;
+      }
+      const int task =
+          share.end.load(std::memory_order_relaxed) - static_cast<int>(left & 0xffffffffu);
+      share.job.load(std::memory_order_relaxed)(share.context.load(std::memory_order_relaxed),
+                                                task);
+      ++done;
+      left = share.left.load(std::memory_order_acquire);
+    }
+    return done;
+  }
+
+  /// Waits until the worker's share is of another epoch, which it returns, or stop_.
+  std::uint64_t wait_after(int index, std::uint64_t epoch) {
+    const Share& share = shares_[static_cast<std::size_t>(index)];
+    const auto current = [&] { return share.left.load(std::memory_order_acquire) >> 32; };
     for (int i = 0; i < kSpins; ++i) {
-      const std::uint32_t now = epoch_.load(std::memory_order_acquire);
-      if (now != seen) return now;
+      if (current() != epoch) return current();
       pause();
     }
-    sleepers_.fetch_add(1, std::memory_order_seq_cst);
-    epoch_.wait(seen, std::memory_order_seq_cst);
-    sleepers_.fetch_sub(1, std::memory_order_relaxed);
-    return epoch_.load(std::memory_order_acquire);
+    sleepers_.fetch_add(1);
+    for (;;) {
+      const std::uint32_t wakes = wakes_.load();
+      if (current() != epoch || stop_) break;
+      wakes_.wait(wakes);
+    }
+    sleepers_.fetch_sub(1);
+    return current();
   }
 
+  std::vector<Share> shares_;
   std::vector<std::thread> workers_;
-  void (*job_)(void*, int) = nullptr;
-  void* context_ = nullptr;
-  alignas(64) std::atomic<std::uint32_t> epoch_{0};
-  alignas(64) std::atomic<int> pending_{0};
+  std::uint32_t epoch_ = 0;           // of the calling thread, as the next one
+  std::int64_t done_by_workers_ = 0;  // what done_ will be
+  alignas(64) std::atomic<std::int64_t> done_{0};
+  alignas(64) std::atomic<std::uint32_t> wakes_{0};
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
 };
 
-/// Splits [0, n) into one contiguous range per thread, with borders at multiples of `step`, and
-/// calls `f(begin, end)` for each that is not empty. A null pool means the calling thread.
+/// Splits [0, n) into a few contiguous ranges per thread, with borders at multiples of `step`, and
+/// calls `f(begin, end)` for each. A null pool means the calling thread.
 template <class F>
 void parallel_ranges(ThreadPool* pool, std::int64_t n, std::int64_t step, F&& f) {
+  constexpr std::int64_t kRangesPerThread = 4;
   const std::int64_t steps = (n + step - 1) / step;
   const int threads = pool == nullptr ? 1 : pool->size();
   if (threads == 1 || steps <= 1) {
     if (n > 0) f(std::int64_t{0}, n);
     return;
   }
-  pool->run([&](int i) {
-    const std::int64_t begin = steps * i / threads * step;
-    const std::int64_t end = std::min(n, steps * (i + 1) / threads * step);
-    if (begin < end) f(begin, end);
+  const std::int64_t ranges = std::min(steps, threads * kRangesPerThread);
+  pool->run(static_cast<int>(ranges), [&](int i) {
+    f(steps * i / ranges * step, std::min(n, steps * (i + 1) / ranges * step));
   });
 }
 
-/// Calls `f(task)` for every task in [0, n), handed out one by one as threads become free.
+/// Calls `f(task)` for every task in [0, n), handed out one by one as threads become free. A null
+/// pool means the calling thread.
 template <class F>
 void parallel_tasks(ThreadPool* pool, int n, F&& f) {
-  if (pool == nullptr || pool->size() == 1 || n <= 1) {
-    for (int task = 0; task < n; ++task)
-      f(task);
+  if (pool != nullptr) {
+    pool->run(n, f);
     return;
   }
-  std::atomic<int> next{0};
-  pool->run([&](int) {
-    for (int task = next.fetch_add(1); task < n; task = next.fetch_add(1))
-      f(task);
-  });
+  for (int task = 0; task < n; ++task)
+    f(task);
 }
 
 }  // namespace lmd

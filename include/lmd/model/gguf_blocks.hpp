@@ -7,6 +7,7 @@
 #include <lmd/core/error.hpp>
 #include <lmd/core/half.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -140,7 +141,7 @@ inline void dequantise_q4_k(const std::uint8_t* block, float* to) {
   const float d_min = half_at(block + 2);
   for (int j = 0; j < 8; ++j) {
     const ScaleAndMin s = k_scale(block + 4, j);
-    const std::uint8_t* q = block + 16 + j / 2 * 32;
+    const std::uint8_t* q = block + 16 + std::ptrdiff_t{j / 2} * 32;
     for (int l = 0; l < 32; ++l) {
       const int code = j % 2 == 0 ? q[l] & 15 : q[l] >> 4;
       to[32 * j + l] = d * s.scale * static_cast<float>(code) - d_min * s.minimum;
@@ -156,7 +157,7 @@ inline void dequantise_q5_k(const std::uint8_t* block, float* to) {
   const std::uint8_t* high = block + 16;
   for (int j = 0; j < 8; ++j) {
     const ScaleAndMin s = k_scale(block + 4, j);
-    const std::uint8_t* q = block + 48 + j / 2 * 32;
+    const std::uint8_t* q = block + 48 + std::ptrdiff_t{j / 2} * 32;
     for (int l = 0; l < 32; ++l) {
       const int code = (j % 2 == 0 ? q[l] & 15 : q[l] >> 4) | (high[l] >> j & 1) << 4;
       to[32 * j + l] = d * s.scale * static_cast<float>(code) - d_min * s.minimum;

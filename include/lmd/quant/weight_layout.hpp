@@ -4,6 +4,8 @@
 
 #include <lmd/quant/weight_format.hpp>
 
+#include <cstddef>
+
 namespace lmd::quant {
 
 /// Codes of one output feature side by side, low bits first:
@@ -74,7 +76,7 @@ inline void pair_nibbles(std::uint8_t* codes, std::int64_t n_codes) {
   for (std::int64_t group = 0; group < n_codes / 32; ++group) {
     std::uint8_t* at = codes + group * 16;
     std::uint8_t plain[32];
-    for (int b = 0; b < 16; ++b) {
+    for (std::ptrdiff_t b = 0; b < 16; ++b) {
       plain[2 * b] = at[b] & 15;
       plain[2 * b + 1] = at[b] >> 4;
     }

@@ -139,7 +139,7 @@ template <class F>
 void check_format() {
   for (const CpuIsa isa : test::runnable_isas()) {
     for (const int k : input_sizes<F>()) {
-      for (const int n : {1, 3, 4, 5, 25})
+      for (const int n : {1, 3, 4, 5, 8, 13, 25})
         check_against_host<F>(isa, 1, n, k, LinearEpilogue::kStore);
       check_against_host<F>(isa, 7, 25, k, LinearEpilogue::kAdd);
     }

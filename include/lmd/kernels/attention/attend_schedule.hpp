@@ -75,11 +75,11 @@ struct AttendCut {
     std::int64_t items = 0;
     for (const PrefillAttnArgs& s : segments)
       items += std::int64_t{s.kv_heads} * ceil_div(count_rows(s), cut.rows);
-    return items < 4 * threads;
+    return items < std::int64_t{4} * threads;
   };
   while (cut.rows > 2 * kMaxDirectRows && too_few_items())
     cut.rows /= 2;
-  const std::int64_t pages_per_item = direct_pages / (8 * threads);
+  const std::int64_t pages_per_item = direct_pages / (std::int64_t{8} * threads);
   cut.spans = static_cast<int>(std::max<std::int64_t>(1, pages_per_item / kSpanPages));
   return cut;
 }
@@ -147,10 +147,11 @@ inline void attend_segments(ThreadPool* pool,
   float* memory = AttentionScratch::at_least(scratch.threads, cut.threads * thread_floats);
   const int n = static_cast<int>(scratch.items.size());
   std::atomic<int> next{0};
-  auto work = [&](int thread) {
+  // A task is a place in `memory`: whoever takes it works on items until none is left.
+  auto work = [&](int place) {
     for (int i = next.fetch_add(1); i < n; i = next.fetch_add(1)) {
       AttendItem item = scratch.items[i].item;
-      item.scratch = memory + thread * thread_floats;
+      item.scratch = memory + place * thread_floats;
       functions.attend(item);
       const int counter = scratch.items[i].counter;
       if (counter < 0) continue;
@@ -161,7 +162,7 @@ inline void attend_segments(ThreadPool* pool,
   if (cut.threads == 1) {
     work(0);
   } else {
-    pool->run(work);
+    pool->run(cut.threads, work);
   }
 }
 

@@ -4,12 +4,14 @@
 
 #include <lmd/kernels/primitive/simd.hpp>
 
+#include <cstddef>
+
 namespace lmd::simd::scalar {
 
 /// low.0 high.0 low.1 high.1 ...: the numbers of nibbles in the order they are stored in.
 inline Pair interleave(Pair a) {
   float all[2 * kLanes];
-  for (int i = 0; i < kLanes; ++i) {
+  for (std::ptrdiff_t i = 0; i < kLanes; ++i) {
     all[2 * i] = a.low.lane[i];
     all[2 * i + 1] = a.high.lane[i];
   }
@@ -20,8 +22,8 @@ inline Pair deinterleave(Pair a) {
   float all[2 * kLanes];
   store(all, a.low);
   store(all + kLanes, a.high);
-  return {generate([&](int i) { return all[2 * i]; }),
-          generate([&](int i) { return all[2 * i + 1]; })};
+  return {generate([&](int i) { return all[std::ptrdiff_t{2} * i]; }),
+          generate([&](int i) { return all[std::ptrdiff_t{2} * i + 1]; })};
 }
 /// kLanes integral numbers in [0, 255] as bytes.
 inline void store_u8(std::uint8_t* p, Vec a) {

@@ -41,6 +41,8 @@ struct LinearScratch {
 
 }  // namespace lmd::kernels
 
+#define LMD_SIMD_BODY_ <lmd/kernels/linear/linear_row.inc>
+#include <lmd/kernels/primitive/for_each_isa.inc>
 #define LMD_SIMD_BODY_ <lmd/kernels/linear/linear_cpu.inc>
 #include <lmd/kernels/primitive/for_each_isa.inc>
 

@@ -120,7 +120,7 @@ inline float sum(Vec a) {
   return s;
 }
 /// out[0..3] = the sums of four registers, each added up in the same order whatever its place.
-inline void store_sums(float* out, Vec a, Vec b, Vec c, Vec d) {
+LMD_INLINE_ void store_sums(float* out, Vec a, Vec b, Vec c, Vec d) {
   out[0] = sum(a);
   out[1] = sum(b);
   out[2] = sum(c);
@@ -256,7 +256,7 @@ inline float sum(Vec a) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 /// Within each half ((0 + 2) + (1 + 3)), then the halves: 11 instructions for four sums.
-inline void store_sums(float* out, Vec a, Vec b, Vec c, Vec d) {
+LMD_INLINE_ void store_sums(float* out, Vec a, Vec b, Vec c, Vec d) {
   const Vec ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
   const Vec cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
   const Vec halves =
@@ -381,7 +381,7 @@ inline float sum(Vec a) {
 inline __m256 add_halves(Vec a) {
   return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
 }
-inline void store_sums(float* out, Vec a, Vec b, Vec c, Vec d) {
+LMD_INLINE_ void store_sums(float* out, Vec a, Vec b, Vec c, Vec d) {
   const __m256 a8 = add_halves(a);
   const __m256 b8 = add_halves(b);
   const __m256 c8 = add_halves(c);

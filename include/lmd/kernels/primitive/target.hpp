@@ -33,3 +33,8 @@
 #else
 #  define LMD_UNROLL _Pragma("GCC unroll 16")
 #endif
+
+// For what is small and called within a tile: in a file with instances for many formats gcc calls it,
+// and registers go through memory. AMD EPYC (Zen 5), AVX-512, linear of affine4g32 on 512 tokens, 1
+// thread: 174 GFLOP/s without, 196 with it.
+#define LMD_INLINE_ [[gnu::always_inline]] inline

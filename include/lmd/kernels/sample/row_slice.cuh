@@ -31,8 +31,9 @@ struct RowSlice {
 };
 
 /// Calls `visit(j, x, count)` for this thread's share of `logits` [n]: x holds logits j .. j + count,
-/// count is 4 or 1, and j ascends. The share depends on n alone, so that what a thread learned about
-/// its logits holds for a second visit. Loads in flight are worth their code for global memory only.
+/// count is 4 or 1, and j ascends. Logit j is in the share of thread j / 4 % kSampleThreads, whatever n is:
+/// what a thread learned about its logits holds for a second visit, and a place in shared memory is one
+/// thread's alone. Loads in flight are worth their code for global memory only.
 template <int kLoads, class Visit>
 __device__ __forceinline__ void for_each_four(const float* logits,
                                               int n,
@@ -57,7 +58,9 @@ __device__ __forceinline__ void for_each_four(const float* logits,
       if (j < whole) visit(j, x[u], 4);
     }
   }
-  if (t < n - whole) visit(whole + t, float4{logits[whole + t], 0.0f, 0.0f, 0.0f}, 1);
+  if (t != whole / 4 % kSampleThreads) return;
+  for (int j = whole; j < n; ++j)
+    visit(j, float4{logits[j], 0.0f, 0.0f, 0.0f}, 1);
 }
 
 /// As for_each_four, one by one: `visit(j, x)`.

@@ -107,6 +107,7 @@ struct WarpgroupWeights {
         init_barrier(barriers + i * 8, 1);
       publish_barriers();
     }
+    __syncwarp();
     for (int i = 0; i < kStages; ++i)
       fetch(i);
   }

@@ -128,17 +128,22 @@ def quantised(x, bits, axis):
     return result.to(kind)
 
 
-def half_rounding(seed):
-    """A function that rounds to float16. Numbers are moved by up to an eighth of a step first, so that
+def rounding(seed, kind):
+    """A function that rounds to float16 or bfloat16. Numbers are moved by up to an eighth of a step first, so that
     one in 16 is rounded to the other side: each seed is another draw of the same noise, as sums in
     another order are. The noise itself grows by 3 %."""
     generator = torch.Generator().manual_seed(seed)
+    bits, least = {torch.float16: (11, -13), torch.bfloat16: (8, -125)}[kind]
 
     def rounded(x):
-        exponent = torch.frexp(x).exponent.clamp(min=-13)
+        exponent = torch.frexp(x).exponent.clamp(min=least)
         dither = torch.rand(x.shape, generator=generator, dtype=x.dtype) / 4 - 0.125
-        return (x + torch.ldexp(dither, exponent - 11)).half().to(x.dtype)
+        return (x + torch.ldexp(dither, exponent - bits)).to(kind).to(x.dtype)
     return rounded
+
+
+def half_rounding(seed):
+    return rounding(seed, torch.float16)
 
 
 class Decoder:

@@ -3,8 +3,10 @@ float32 from the GGUF file: what `lmd eval ppl` is compared with, scheme by sche
 
 Usage: reference_smollm2.py MODEL.gguf TEXT [--windows N] [--device cuda] [--golden FILE] [--out FILE]
        reference_smollm2.py MODEL.gguf TEXT --noise FILE [--draws N]
+       reference_smollm2.py MODEL.gguf TEXT --golden FILE --activations float16|bfloat16 [--draws N]
 Needs torch, numpy and tokenizers. --golden: also compares logits with those of this file.
 --noise: only adds to FILE, written by --out, what 16-bit activations do to the first window (CPU).
+--activations: only says what such activations do to the logits of --golden and to the lead of the best token.
 
 The text is tokenised as one string without BOS and cut into windows of 2048 tokens; tokens
 1 .. 2047 of a window are predicted from its beginning; perplexity = exp(mean negative
@@ -21,7 +23,7 @@ import time
 import numpy as np
 import torch
 
-from reference_decoder import SCHEMES, Decoder, half_rounding, relative_rms
+from reference_decoder import SCHEMES, Decoder, half_rounding, relative_rms, rounding
 
 CONTEXT = 2048
 # GGUF scalar types by number; 8 is a string, 9 an array.
@@ -158,6 +160,26 @@ def check_golden(decoder, gguf, path):
           f"({close} of them too close to count); {wrong_tokens} token lists differ")
 
 
+def logit_noise(gguf, path, kind, n_draws):
+    """RMS over prompts and draws of the relative distance of the top-10 logits, and of the change of the lead that
+    the stored token of each greedy step has over all others."""
+    golden = json.loads(pathlib.Path(path).read_text())
+    distances, leads = [], []
+    for seed in range(n_draws):
+        decoder = decoder_of(gguf, "cpu", rounded=rounding(seed, kind))
+        for prompt in golden["prompts"]:
+            n = len(prompt["ids"])
+            logits = decoder.logits(prompt["ids"] + prompt["greedy_ids"][:-1])[n - 1:]
+            top = torch.tensor([i for i, _ in prompt["top10"]]), torch.tensor([x for _, x in prompt["top10"]])
+            distances.append(relative_rms(logits[0][top[0]], top[1]))
+            for row, best, gap in zip(logits, prompt["greedy_ids"], prompt["gaps"]):
+                lead = row[best] - torch.cat((row[:best], row[best + 1:])).max()
+                leads.append(float(lead) - gap)
+    rms = lambda x: math.sqrt(sum(v * v for v in x) / len(x))
+    print(f"{kind}, {n_draws} draws: relative distance {rms(distances):.2g}, at most {max(distances):.2g} of one "
+          f"prompt; lead {rms(leads):.2g}, at most {max(map(abs, leads)):.2g} of one step")
+
+
 def evaluate(decoder, windows):
     """Case -> perplexity of all windows, of the first four, and of each."""
     cases = {"float32": {"scheme": None}} | {s: {"scheme": s} for s in SCHEMES}
@@ -210,10 +232,13 @@ def main():
     parser.add_argument("--golden", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--noise", type=pathlib.Path)
+    parser.add_argument("--activations", choices=("float16", "bfloat16"))
     parser.add_argument("--draws", type=int, default=3)
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     gguf = Gguf(args.model)
+    if args.activations:
+        return logit_noise(gguf, args.golden, getattr(torch, args.activations), args.draws)
     if args.noise:
         head = json.loads(args.noise.read_text())
         cases = head.pop("schemes")

@@ -59,9 +59,9 @@ std::vector<Half> decode(const Sequence<std::vector>& host) {
   Cuda ctx;
   LMD_CUDA_TRY(cudaDeviceGetAttribute(&ctx.multiprocessors, cudaDevAttrMultiProcessorCount, 0));
   // The plan shares out a batch's pages among the multiprocessors: once a step, for all layers.
-  DeviceBuffer<std::int32_t> plan(kernels::decode_plan_elements(ctx.multiprocessors));
+  DeviceBuffer<std::int32_t> plan(kernels::decode_plan_elements(ctx.multiprocessors, kKvHeads));
   DeviceBuffer<float> partial(kernels::decode_partial_elements<Policy>(ctx.multiprocessors));
-  DeviceBuffer<int> counters(kKvHeads);
+  DeviceBuffer<int> counters(kernels::decode_counters(kKvHeads));
   counters.fill_bytes(0);
   LMD_CUDA_TRY(kernels::decode_plan<Policy>(ctx, {plan.data(), s.chunk.data(), 1, kKvHeads}));
   const kernels::DecodeStepArgs<Half> args{

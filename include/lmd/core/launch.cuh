@@ -32,6 +32,19 @@ struct PreparedKernel {
   Arch arch;  ///< as code_arch says
 };
 
+/// How many clusters of a shape run at the same time, as max_clusters says.
+struct ClusterCount {
+  const void* function = nullptr;
+  unsigned threads = 0;
+  std::size_t shared_bytes = 0;
+  int cluster = 0;
+  int n = 0;
+  [[nodiscard]] bool is_of(const ClusterCount& other) const {
+    return function == other.function && threads == other.threads &&
+           shared_bytes == other.shared_bytes && cluster == other.cluster;
+  }
+};
+
 /// The kernels that have been launched on one device. One thread at a time, as a stream.
 class PreparedKernels {
  public:
@@ -46,8 +59,18 @@ class PreparedKernels {
   void add(const PreparedKernel& kernel) { kernels_.push_back(kernel); }
   [[nodiscard]] int size() const { return static_cast<int>(kernels_.size()); }
 
+  /// The same for a shape of clusters, whose n is not looked at.
+  [[nodiscard]] const ClusterCount* find(const ClusterCount& shape) const {
+    for (const ClusterCount& count : counts_) {
+      if (count.is_of(shape)) return &count;
+    }
+    return nullptr;
+  }
+  void add(const ClusterCount& count) { counts_.push_back(count); }
+
  private:
   std::vector<PreparedKernel> kernels_;
+  std::vector<ClusterCount> counts_;
 };
 
 /// Lets blocks of `kernel` have all the shared memory that there is, at its first launch with ctx.kernels and
@@ -97,6 +120,16 @@ template <class Args>
                                        const LaunchShape& shape,
                                        void (*kernel)(Args),
                                        int* n) {
+  ClusterCount count{.function = reinterpret_cast<const void*>(kernel),
+                     .threads = shape.block.x,
+                     .shared_bytes = shape.shared_bytes,
+                     .cluster = shape.cluster};
+  if (ctx.kernels != nullptr) {
+    if (const ClusterCount* found = ctx.kernels->find(count)) {
+      *n = found->n;
+      return cudaSuccess;
+    }
+  }
   PreparedKernel prepared;
   LMD_CUDA_RETURN_IF_ERROR(prepare(ctx, kernel, &prepared));
   cudaLaunchAttribute attribute = {};
@@ -108,7 +141,10 @@ template <class Args>
   config.dynamicSmemBytes = shape.shared_bytes;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  return cudaOccupancyMaxActiveClusters(n, kernel, &config);
+  LMD_CUDA_RETURN_IF_ERROR(cudaOccupancyMaxActiveClusters(&count.n, kernel, &config));
+  if (ctx.kernels != nullptr) ctx.kernels->add(count);
+  *n = count.n;
+  return cudaSuccess;
 }
 
 /// Queues `kernel(args)`; returns the launch status.

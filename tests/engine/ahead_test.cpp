@@ -31,10 +31,7 @@ class NumberExecutor final : public engine::Executor {
 
   void begin(std::span<const engine::StepItem> items) override {
     REQUIRE(under_way_.size() < 2);
-    if (n_begun_++ == fails_at) {
-      under_way_.clear();
-      throw Error(ErrorCode::kCuda, "the device is gone");
-    }
+    if (n_begun_++ == fails_at) throw Error(ErrorCode::kCuda, "the device is gone");
     n_ahead += under_way_.empty() ? 0 : 1;
     std::vector<int> drawn;
     std::map<int, int> seen;
@@ -68,6 +65,8 @@ class NumberExecutor final : public engine::Executor {
       drawn[i].token = under_way_.front()[i];
     under_way_.pop_front();
   }
+
+  void abandon() noexcept override { under_way_.clear(); }
 
   void logits(const engine::StepItem&, float*) override {}
 

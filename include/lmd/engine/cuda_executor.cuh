@@ -101,6 +101,9 @@ class CudaExecutor final : public Executor {
   void finish(std::span<Drawn> drawn) override {
     LMD_REQUIRE(n_under_way_ > 0, ErrorCode::kInternal, "no step is under way");
     const DrawnStep& step = steps_[oldest_];
+    LMD_REQUIRE(drawn.size() == step.draws.size(), ErrorCode::kInternal,
+                "a step of " + std::to_string(step.draws.size()) + " draws, room for " +
+                    std::to_string(drawn.size()));
     guard(step.name, [&] { step.done.synchronize(); });
     oldest_ = 1 - oldest_;
     --n_under_way_;
@@ -113,6 +116,13 @@ class CudaExecutor final : public Executor {
       // What a sequence without an answer left in its slot is never gone on with.
       if (step.ids.data()[i] < 0) next_positions_[static_cast<std::size_t>(slot)] = -1;
     }
+  }
+
+  void abandon() noexcept override {
+    n_under_way_ = 0;
+    (void)cudaStreamSynchronize(ctx_.stream);
+    std::ranges::fill(next_positions_, -1);
+    draw_upload_.forget();
   }
 
   void logits(const StepItem& item, float* logits) override {
@@ -166,8 +176,7 @@ class CudaExecutor final : public Executor {
     try {
       run();
     } catch (const Error& e) {
-      n_under_way_ = 0;
-      (void)cudaStreamSynchronize(ctx_.stream);
+      abandon();
       if (e.code() != ErrorCode::kCuda) throw;
       throw Error(ErrorCode::kCuda, std::string("a ") + step.kind + " step of " +
                                         std::to_string(step.sequences) + " sequences, " +

@@ -39,6 +39,9 @@ class DrawUpload {
 
   void begin() { runs_.clear(); }
 
+  /// After a step that has failed: what it should have put into places is not there.
+  void forget() { mirror_.forget(); }
+
   /// Bytes of the upload that `row` and `add_runs` will take for an item with a draw.
   [[nodiscard]] std::int64_t bytes_of(const StepItem& item) const {
     const DrawRequest& draw = *item.draw;

@@ -85,6 +85,7 @@ class Engine {
       is_under_way_ = goes_ahead;
     } catch (...) {
       is_under_way_ = false;
+      executor_->abandon();
       end_all();
       throw;
     }

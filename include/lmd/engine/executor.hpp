@@ -63,6 +63,9 @@ class Executor {
   /// Waits for the oldest step that was begun. `drawn` [its items with a draw] is filled in their order.
   virtual void finish(std::span<Drawn> drawn) = 0;
 
+  /// After an error: no step is under way any more, and nothing is known of what slots hold.
+  virtual void abandon() noexcept {}
+
   /// The same at once for one item without a draw, and the logits behind each of its tokens.
   ///
   /// Shapes:  logits [ids.size(), vocab_size] in host memory.

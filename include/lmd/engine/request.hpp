@@ -41,8 +41,8 @@ struct TokenEvent {
   const kernels::TokenLogprobs* logprobs = nullptr;  ///< when asked for; lives during the call
 };
 
-/// Called on the engine's thread, in the order of the tokens. It must not call the engine except
-/// for `cancel`.
+/// Called on the engine's thread, in the order of the tokens. It must not throw, nor call the engine
+/// except for `cancel`.
 using TokenSink = std::function<void(const TokenEvent&)>;
 
 }  // namespace lmd::engine

@@ -35,7 +35,10 @@ class Scheduler {
   [[nodiscard]] bool is_idle() const { return waiting_.empty() && running_.empty(); }
   [[nodiscard]] const cache::BlockPool& pool() const { return pool_; }
 
-  void enqueue(SequencePtr sequence) { waiting_.push_back(std::move(sequence)); }
+  void enqueue(SequencePtr sequence) {
+    if (waiting_.empty()) is_blocked_ = false;
+    waiting_.push_back(std::move(sequence));
+  }
 
   /// Marks a sequence to end before the next step. Unknown ids are ended ones: nothing to do.
   void cancel(RequestId id) {
@@ -57,6 +60,7 @@ class Scheduler {
     std::vector<SequencePtr> taken(std::make_move_iterator(first),
                                    std::make_move_iterator(waiting_.end()));
     waiting_.erase(first, waiting_.end());
+    if (!taken.empty()) is_blocked_ = false;
     return taken;
   }
 
@@ -66,6 +70,7 @@ class Scheduler {
       running_.push_back(std::move(waiting_.front()));
       waiting_.pop_front();
     }
+    is_blocked_ = !waiting_.empty();
   }
 
   /// Decides how many tokens each running sequence brings to the next step: one while decoding,
@@ -84,8 +89,8 @@ class Scheduler {
   /// Gives a sequence the pages that it fills with one token behind the step being prepared.
   void plan_ahead(Sequence& s) { give_pages(s, s.n_cached + s.n_step + 1); }
 
-  /// Whether nobody could be let in, even if nobody ended.
-  [[nodiscard]] bool is_closed() const { return waiting_.empty() || free_slots_.empty(); }
+  /// Whether nobody can be let in before somebody ends.
+  [[nodiscard]] bool is_closed() const { return waiting_.empty() || is_blocked_; }
 
   /// The step has run: counts its tokens and remembers the pages that were sealed.
   void finish_step() {
@@ -108,6 +113,7 @@ class Scheduler {
     claimed_ -= s->worst_case_pages() - s->pages.size();
     s->pages.clear(pool_);
     free_slots_.push_back(s->slot);
+    is_blocked_ = false;
     return s;
   }
 
@@ -157,6 +163,7 @@ class Scheduler {
   std::vector<int> free_slots_;
   int claimed_ = 0;  // pages promised to running sequences and not yet allocated
   std::deque<SequencePtr> waiting_;
+  bool is_blocked_ = false;  // the first of these has been tried, and nothing has become free since
   std::vector<SequencePtr> running_;
 };
 

@@ -33,6 +33,12 @@ class TokenMirror {
     return n;
   }
 
+  /// Nobody knows what the device has.
+  void forget() {
+    for (std::vector<int>& known : slots_)
+      known.clear();
+  }
+
  private:
   std::vector<std::vector<int>> slots_;
 };

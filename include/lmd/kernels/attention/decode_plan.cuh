@@ -244,7 +244,8 @@ constexpr bool is_decode_batch(int n_chunks, int kv_heads) {
 /// Shapes:  chunks as decode_step's, at most 1024; the same ctx.multiprocessors, too.
 /// Layout:  DecodePlanView's.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these.
-/// Stream:  queued on ctx.stream; one kernel at least lies between it and the first decode_step.
+/// Stream:  queued on ctx.stream; one kernel at least that waits before it lets the next one begin lies between it and
+///          the first decode_step.
 ///          Positions are read from device memory, so a graph can be replayed.
 /// Source:  a list of tasks made on the device (FlashAttention-3's prepare_varlen, as an idea).
 template <AttentionPolicy P>

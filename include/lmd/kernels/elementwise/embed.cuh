@@ -71,7 +71,8 @@ __global__ void __launch_bounds__(kEmbedThreads) embed_kernel(BasicEmbedArgs<T> 
 
 }  // namespace detail
 
-/// The very numbers of the definition; an id outside [0, n) gives zeros and reads nothing.
+/// The very numbers of the definition. Without `drawn` an id outside [0, n) gives zeros and reads nothing;
+/// with it, ids are at least -(length of drawn).
 ///
 /// Shapes:  `ids` and `drawn` in device memory.
 /// Errors:  the status of the launch.

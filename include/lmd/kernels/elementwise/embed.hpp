@@ -21,13 +21,13 @@ struct BasicEmbedArgs {
 };
 using EmbedArgs = BasicEmbedArgs<float>;
 
-/// The row of the table for token i, or -1 where the id is outside [0, n): -1 is what a sampler gives for
-/// a row without an answer, and the next step may be queued before anybody has looked at it.
+/// The row of the table for token i, or -1 where its id, given or drawn, is outside [0, n): a sampler draws
+/// -1 for a row without an answer, and the next step may be queued before anybody has looked at it.
 template <Activation T>
 LMD_HD int embedded_row(const BasicEmbedArgs<T>& a, int i) {
   int id = a.ids[i];
   if (id < 0 && a.drawn != nullptr) id = a.drawn[-1 - id];
-  return id < a.n ? id : -1;
+  return id >= 0 && id < a.n ? id : -1;
 }
 
 /// out[i] = w[embedded_row(i)], or zeros where there is none.

@@ -40,7 +40,8 @@ template <LinearPolicy P>
 ///          norm_weight x_stride is k. The workspace is large enough for m, n and k: tile_part_elements, tile_counters, and the
 ///          larger of linear_scratch_bytes and warpgroup_scratch_bytes.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these.
-/// Stream:  queued on ctx.stream; inputs must live until it has run.
+/// Stream:  queued on ctx.stream; inputs must live until it has run. One stream of a device at a time
+///          (warpgroup_linear, tile_linear).
 /// Oracle:  linear(Host, ...)
 template <LinearPolicy P>
 [[nodiscard]] cudaError_t linear(Cuda ctx,

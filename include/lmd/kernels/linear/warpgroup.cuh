@@ -253,7 +253,7 @@ template <class S, class Largest>
                                             const BasicLinearArgs<typename S::T>& a,
                                             const LinearWorkspace& workspace,
                                             int n_multiprocessors) {
-  static_assert(S::kSharedBytes <= 227 * 1024, "a block's rings fit into shared memory");
+  static_assert(S::kSharedBytes <= 226 * 1024, "a block's rings fit, and the sums of norms");
   const int tiles = ceil_div(a.n, S::kTileOutputs);
   const int chunks = ceil_div(a.k, S::F::kChunkColumns);
   int cluster = 1;
@@ -319,7 +319,9 @@ template <LinearPolicy P>
 ///          aligned. With kSiluMul n is a multiple of 16; with norm_weight x_stride is k. Of the
 ///          workspace the first counter and the scratch are used: warpgroup_scratch_bytes(k).
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these. Needs has_warpgroup_linear.
-/// Stream:  a kernel on ctx.stream for each 64 tokens.
+/// Stream:  a kernel on ctx.stream for each 64 tokens. Its blocks wait for each other, one on a
+///          multiprocessor: two of these kernels, of two streams or programs, may not run on a device at
+///          the same time.
 /// Oracle:  linear(Host, ...)
 template <LinearPolicy P>
 [[nodiscard]] cudaError_t warpgroup_linear(Cuda ctx,

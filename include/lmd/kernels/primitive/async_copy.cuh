@@ -61,7 +61,7 @@ __device__ __forceinline__ void fence_before_copies() {
 }
 
 /// What copies read of global memory comes behind what was written there, by this thread or by those it
-/// has synchronised with. Both who writes and who copies calls it.
+/// has synchronised with. Who writes calls it, and who copies first: later copies come behind that one.
 __device__ __forceinline__ void fence_before_global_copies() {
   if constexpr (kDeviceArch.has_bulk_copies())
     asm volatile("fence.proxy.async.global;" ::: "memory");

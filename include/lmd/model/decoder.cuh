@@ -160,11 +160,11 @@ class CudaDecoder {
     try_kernel(ops_.formats[static_cast<std::size_t>(table.format)].embed(
                    ctx_, {.out = x_.data(),
                           .ids = step.ids,
-                          .drawn = step.drawn,
                           .codes = table.stream.data(),
                           .m = step.rows,
                           .n = table.n,
-                          .k = table.k}),
+                          .k = table.k,
+                          .drawn = step.drawn}),
                kernel_name<T>("embed", table.format).c_str(), step.rows, table.k);
   }
 

@@ -12,12 +12,12 @@ template <Activation T>
 struct BasicEmbedArgs {
   T* out = nullptr;                      ///< [m, k]
   const int* ids = nullptr;              ///< [m]
-  const int* drawn = nullptr;            ///< or null: an id of -1 - r stands for drawn[r]
   const std::uint8_t* codes = nullptr;   ///< [n, k] codes in the policy's order
   const std::uint8_t* params = nullptr;  ///< [n, k / group] of the format's Params
   int m = 0;                             ///< tokens
   int n = 0;                             ///< rows of the table
   int k = 0;                             ///< elements of a row
+  const int* drawn = nullptr;            ///< or null: an id of -1 - r stands for drawn[r]
 };
 using EmbedArgs = BasicEmbedArgs<float>;
 

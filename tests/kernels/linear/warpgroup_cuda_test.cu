@@ -53,6 +53,11 @@ TEST_CASE_TEMPLATE("warp group linear on Cuda is Host's, BFloat16 activations",
   if (has_layer()) compare_all_tiles<Layer, W, BFloat16>();
 }
 
+TEST_CASE("warp group linear of no tokens asks no device") {
+  using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
+  CHECK(warpgroup_linear<P>(Cuda{}, {.m = 0, .n = 16, .k = 128}, {}) == cudaSuccess);
+}
+
 TEST_CASE("warp group linear: long sums, many blocks for each tile") {
   if (has_layer()) compare_long_sums<Layer>();
 }

@@ -157,6 +157,26 @@ TEST_CASE("linear on Cuda, any number of tokens") {
   }
 }
 
+TEST_CASE_TEMPLATE("linear on Cuda of no tokens is nothing to do",
+                   P,
+                   FragmentPolicy<quant::WeightInt4<128>, Half>,
+                   FragmentPolicy<quant::WeightBFloat16, BFloat16>) {
+  const float norm = 1.0f;
+  for (const float* weight : {static_cast<const float*>(nullptr), &norm}) {
+    const BasicLinearArgs<typename P::Act> a{
+        .m = 0, .n = 16, .k = 128, .x_stride = 128, .norm_weight = weight};
+    CHECK(linear<P>(Cuda{}, a, {}) == cudaSuccess);
+    CHECK(batch_invariant_linear<P>(Cuda{}, a, {}) == cudaSuccess);
+    if (!has_gpu()) continue;
+    DenseGemm dense(nullptr, 0);
+    DeviceBuffer<std::uint8_t> scratch(linear_scratch_bytes(a.m, a.n, a.k));
+    CHECK(wide_linear<P>(
+              Cuda{}, a,
+              {.scratch = scratch.data(), .scratch_bytes = scratch.size(), .dense = &dense}) ==
+          cudaSuccess);
+  }
+}
+
 TEST_CASE("wide linear refuses too little scratch") {
   if (!has_gpu()) return;
   using P = FragmentPolicy<quant::WeightInt4<128>, Half>;

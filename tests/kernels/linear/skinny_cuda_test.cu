@@ -64,6 +64,7 @@ TEST_CASE_TEMPLATE("skinny linear on Cuda is Host's, BFloat16 activations",
                    W,
                    quant::WeightBFloat16,
                    quant::WeightInt4<32>,
+                   quant::WeightInt4<64>,
                    quant::WeightInt4<128>,
                    quant::WeightAffine4<32>,
                    quant::WeightInt8<32>) {

@@ -229,11 +229,18 @@ void add_rows() {
   using P = FragmentKvPolicy<S, 128>;
   const auto uniform = [](int batch, int context) { return std::vector<int>(batch, context + 32); };
   add_row<P>("1x1k", uniform(1, 1024));
+  add_row<P>("1x4k", uniform(1, 4096));
   add_row<P>("1x8k", uniform(1, 8192));
   add_row<P>("1x32k", uniform(1, 32768));
+  add_row<P>("8x1k", uniform(8, 1024));
+  add_row<P>("8x8k", uniform(8, 8192));
+  add_row<P>("16x1k", uniform(16, 1024));
   add_row<P>("16x4k", uniform(16, 4096));
+  add_row<P>("16x8k", uniform(16, 8192));
+  add_row<P>("32x1k", uniform(32, 1024));
   add_row<P>("64x1k", uniform(64, 1024));
   add_row<P>("64x4k", uniform(64, 4096));
+  add_row<P>("64x8k", uniform(64, 8192));
   add_row<P>("256x1k", uniform(256, 1024));
   std::vector<int> skewed(31, 1024 + 32);
   skewed.push_back(65536 + 32);

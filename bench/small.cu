@@ -1,11 +1,13 @@
 /// \file  Small operations and sampling on the GPU, shapes of InternLM2.5-7B.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/kernels/attention/decode_plan.cuh>
 #include <lmd/kernels/elementwise/embed.cuh>
 #include <lmd/kernels/elementwise/gelu.cuh>
 #include <lmd/kernels/elementwise/silu_mul.cuh>
 #include <lmd/kernels/norm/layer_norm.cuh>
 #include <lmd/kernels/norm/rms_norm.cuh>
 #include <lmd/kernels/sample/sample.cuh>
+#include <lmd/quant/kv_formats.hpp>
 
 #include <memory>
 
@@ -47,25 +49,32 @@ int copies_for(std::int64_t bytes) {
   return std::clamp(bench::cold_copies(bytes), 24, 500);
 }
 
-void add_norms() {
+/// `name` says the width where it is not the hidden size.
+void add_rms_norms(const std::string& name, int width) {
   for (const int m : {1, 64, 256, 2048, 8192}) {
-    const std::int64_t size = std::int64_t{m} * kHidden;
+    const std::int64_t size = std::int64_t{m} * width;
     const int copies = copies_for(8 * size);
     auto x = normal_numbers<Half>(copies * size);
     auto residual = normal_numbers<Half>(copies * size);
     auto out = normal_numbers<Half>(copies * size);
-    auto weight = normal_numbers<float>(2 * kHidden);
-    add_row("add_rms_norm/m:" + std::to_string(m), 8 * size, copies, [=](Cuda ctx, int i) {
+    auto weight = normal_numbers<float>(width);
+    add_row(name + "/m:" + std::to_string(m), 8 * size, copies, [=](Cuda ctx, int i) {
       LMD_CUDA_TRY(rms_norm<Half>(ctx, {.out = out->data() + i * size,
                                         .x = x->data() + i * size,
                                         .residual = residual->data() + i * size,
                                         .weight = weight->data(),
                                         .eps = 1e-5f,
                                         .m = m,
-                                        .n = kHidden}));
+                                        .n = width}));
     });
   }
-  constexpr int kTokens = 13 * 1025;  // of InternViT-6B, 13 tiles
+}
+
+void add_norms() {
+  add_rms_norms("add_rms_norm", kHidden);
+  add_rms_norms("add_rms_norm/n:3200", 3200);  // of InternViT-6B
+  add_rms_norms("add_rms_norm/n:6144", 6144);  // of InternLM2-20B
+  constexpr int kTokens = 13 * 1025;           // of InternViT-6B, 13 tiles
   constexpr int kWidth = 3200;
   const std::int64_t size = std::int64_t{kTokens} * kWidth;
   const int copies = copies_for(4 * size);
@@ -104,7 +113,7 @@ void add_elementwise() {
       LMD_CUDA_TRY(gelu<BFloat16>(ctx, {.out = at, .x = at, .n = size}));
     });
   }
-  for (const int m : {1, 64, 2048, 8192}) {
+  for (const int m : {1, 64, 256, 2048, 8192}) {
     const std::int64_t size = std::int64_t{m} * kHidden;
     const int copies = copies_for(4 * size);
     auto table = normal_numbers<Half>(std::int64_t{kVocab} * kHidden);
@@ -126,6 +135,32 @@ void add_elementwise() {
   }
 }
 
+/// Sharing out the work of a decode step, once for all layers. It writes a job for each sequence and
+/// KV head at least.
+void add_decode_plans() {
+  using P = FragmentKvPolicy<quant::Kv4, 128>;
+  constexpr int kKvHeads = 8;
+  int sms = 0;
+  LMD_CUDA_TRY(multiprocessors(Cuda{}, &sms));
+  for (const int batch : {1, 64, 256, 1024}) {
+    std::vector<SequenceChunk> made;
+    for (int i = 0; i < batch; ++i)
+      made.push_back({.n = 1, .position = 64 + i * 7919 % 8192});
+    auto chunks = std::make_shared<DeviceBuffer<SequenceChunk>>(bench::on_device(made));
+    const int pairs = batch * kKvHeads;
+    auto plan = std::make_shared<DeviceBuffer<std::int32_t>>(decode_plan_elements(sms, pairs));
+    const std::int64_t bytes =
+        batch * static_cast<std::int64_t>(sizeof(SequenceChunk) +
+                                          kKvHeads * sizeof(kernels::detail::DecodeJob));
+    add_row("decode_plan/b:" + std::to_string(batch), bytes, 100, [=](Cuda ctx, int) {
+      LMD_CUDA_TRY(decode_plan<P>(ctx, {.plan = plan->data(),
+                                        .chunks = chunks->data(),
+                                        .n_chunks = batch,
+                                        .kv_heads = kKvHeads}));
+    });
+  }
+}
+
 struct Sampling {
   const char* name;
   SamplingRow row;
@@ -141,6 +176,8 @@ void add_sampling(const std::string& kind, float peak) {
       {"greedy", {.temperature = 0.0f}},
       {"k40_p0.8", {.top_p = 0.8f, .top_k = 40}},
       {"p0.8", {.top_p = 0.8f}},
+      {"p0.95", {.top_p = 0.95f}},
+      {"min_p0.05", {.min_p = 0.05f}},
       {"all", {}},
       {"greedy_penalties", {.temperature = 0.0f}, true},
       {"k40_p0.8_penalties", {.top_p = 0.8f, .top_k = 40}, true},
@@ -206,6 +243,7 @@ void add_sampling(const std::string& kind, float peak) {
 int main(int argc, char** argv) {
   add_norms();
   add_elementwise();
+  add_decode_plans();
   add_sampling("flat", 0.0f);
   add_sampling("peaked", 20.0f);
   return bench::run(argc, argv);

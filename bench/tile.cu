@@ -32,7 +32,7 @@ void add_rows(bench::LinearMemory& memory, const Layers& layers) {
   const Way skinny{"skinny/w4g128",
                    [](Cuda ctx, const Args& a) { return skinny_linear<P>(ctx, a); }};
   const Way dense{"cublaslt/f16", {}, &memory.dense()};
-  for (const int m : {1, 8, 16, 32, 64, 128, 256, 512, 2048, 4096}) {
+  for (const int m : {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096}) {
     bench::add_linear_rows(linear, layers, m);
     if (m >= 8 && m <= 32) bench::add_linear_rows(skinny, layers, m);
     if (m <= 256) bench::add_linear_rows(tile, layers, m);

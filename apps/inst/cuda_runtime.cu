@@ -7,12 +7,10 @@
 #include <lmd/model/load_device_weights.cuh>
 
 #include "../cuda_runtime.hpp"
+#include "../judge_gpu.hpp"
 
 namespace lmd::apps {
 namespace {
-
-/// Kernels use tensor cores and copies that older ones lack.
-constexpr int kLeastComputeCapability = 80;
 
 /// The context of device 0 on a stream that the caller keeps.
 Cuda gpu_context(const Stream& stream) {
@@ -39,6 +37,28 @@ __global__ void __launch_bounds__(512) read_kernel(ReadArgs a) {
     sum += v.x ^ v.y ^ v.z ^ v.w;
   }
   if (sum == 0x12345678u) *a.sum = sum;  // used, so that nothing is optimised away
+}
+
+/// Asks device 0.
+void ask_device(GpuAnswers& answers, GpuFacts& facts) {
+  cudaDeviceProp properties{};
+  std::size_t free_bytes = 0;
+  std::size_t total_bytes = 0;
+  cudaError_t asked = cudaGetDeviceProperties(&properties, 0);
+  if (asked == cudaSuccess) asked = cudaMemGetInfo(&free_bytes, &total_bytes);
+  if (asked != cudaSuccess) {
+    answers.error = cudaGetErrorString(asked);
+    return;
+  }
+  facts.name = properties.name;
+  facts.compute_capability = 10 * properties.major + properties.minor;
+  facts.multiprocessors = properties.multiProcessorCount;
+  facts.free_bytes = static_cast<std::int64_t>(free_bytes);
+  facts.total_bytes = static_cast<std::int64_t>(total_bytes);
+  answers.name = facts.name;
+  answers.compute_capability = facts.compute_capability;
+  cudaFuncAttributes kernel{};
+  answers.has_code = cudaFuncGetAttributes(&kernel, read_kernel) == cudaSuccess;
 }
 
 /// What the kernels cannot do is refused before anything is loaded.
@@ -90,54 +110,20 @@ bool is_cuda_built_in() {
 
 GpuFacts query_gpu() {
   GpuFacts facts;
-  int n = 0;
-  const cudaError_t error = cudaGetDeviceCount(&n);
-  if (error != cudaSuccess || n == 0) {
-    (void)cudaGetLastError();
+  GpuAnswers answers{.cuda_version = CUDART_VERSION};
+  const cudaError_t counted = cudaGetDeviceCount(&answers.devices);
+  if (counted != cudaSuccess) answers.devices = 0;
+  if (answers.devices == 0) {
     int driver = 0;
-    const bool has_driver = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
-    facts.problem = "no GPU answers";
-    if (!has_driver) {
-      facts.problem = "no NVIDIA driver is installed";
-    } else if (error == cudaErrorInsufficientDriver) {
-      facts.is_there = true;  // worth a word where another device is taken instead
-      facts.problem = "the NVIDIA driver is too old for CUDA " +
-                      std::to_string(CUDART_VERSION / 1000) + "." +
-                      std::to_string(CUDART_VERSION % 1000 / 10);
-    } else if (error != cudaSuccess && error != cudaErrorNoDevice) {
-      facts.problem += std::string(": ") + cudaGetErrorString(error);
-    }
-    return facts;
-  }
-  facts.is_there = true;
-  cudaDeviceProp properties{};
-  std::size_t free_bytes = 0;
-  std::size_t total_bytes = 0;
-  cudaError_t asked = cudaGetDeviceProperties(&properties, 0);
-  if (asked == cudaSuccess) asked = cudaMemGetInfo(&free_bytes, &total_bytes);
-  if (asked != cudaSuccess) {
-    (void)cudaGetLastError();
-    facts.problem = std::string("the GPU does not answer: ") + cudaGetErrorString(asked);
-    return facts;
-  }
-  facts.name = properties.name;
-  facts.compute_capability = 10 * properties.major + properties.minor;
-  facts.multiprocessors = properties.multiProcessorCount;
-  facts.free_bytes = static_cast<std::int64_t>(free_bytes);
-  facts.total_bytes = static_cast<std::int64_t>(total_bytes);
-  const std::string capability =
-      std::to_string(properties.major) + "." + std::to_string(properties.minor);
-  cudaFuncAttributes kernel{};
-  if (facts.compute_capability < kLeastComputeCapability) {
-    facts.problem =
-        facts.name + " has compute capability " + capability + ", lmd needs 8.0 or more";
-  } else if (cudaFuncGetAttributes(&kernel, read_kernel) != cudaSuccess) {
-    (void)cudaGetLastError();
-    facts.problem = facts.name + " has compute capability " + capability +
-                    ", for which this program was not built (CMAKE_CUDA_ARCHITECTURES)";
+    answers.has_driver = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
+    answers.is_driver_too_old = counted == cudaErrorInsufficientDriver;
+    if (counted != cudaSuccess && counted != cudaErrorNoDevice)
+      answers.error = cudaGetErrorString(counted);
   } else {
-    facts.is_usable = true;
+    ask_device(answers, facts);
   }
+  judge_gpu(answers, &facts);
+  if (!facts.is_usable) (void)cudaGetLastError();
   return facts;
 }
 

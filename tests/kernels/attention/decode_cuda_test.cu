@@ -265,7 +265,7 @@ void compare_all() {
   unsigned seed = 1;
   for (const int position : {0, 1, 15, 16, 17, 62, 63, 64, 65, 127, 128, 191, 200})
     compare<P, T>(4, 1, {position}, seed++);
-  for (const int group : {1, 2, 3, 6, 7, 8})
+  for (const int group : {1, 2, 3, 4, 5, 6, 7, 8})
     compare<P, T>(group * 2, 2, {130, 5}, seed++);
   compare<P, T>(8, 2, {0, 64, 700, 63, 127, 3, 350}, seed++);  // ragged
   compare<P, T>(4, 1, {6000}, seed++);                         // a run over several blocks
@@ -309,4 +309,5 @@ TEST_CASE_TEMPLATE("decode on Cuda is Host's, head_dim 64 and 96, BFloat16 too",
   compare<FragmentKvPolicy<S, 96>, Half>(4, 2, {150, 64, 31, 0}, 12);
   compare<FragmentKvPolicy<S, 64>, BFloat16>(9, 3, {150, 64, 31}, 13);
   compare<FragmentKvPolicy<S, 128>, BFloat16>(8, 2, {200, 15, 700}, 14);
+  compare<FragmentKvPolicy<S, 96>, BFloat16>(4, 2, {150, 64, 31, 0}, 15);
 }

@@ -1,4 +1,4 @@
-/// \file  How the tasks of a decode step are shared out: every one once, evenly.
+/// \file  How the tasks of a decode step are shared out: every one once, evenly. What decode refuses.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/core/device_buffer.cuh>
 #include <lmd/kernels/attention/decode.cuh>
@@ -146,4 +146,24 @@ TEST_CASE("a decode plan shares long sequences out") {
   // Equal sequences that do fit are not cut: nothing has to be put together.
   const PlanCase<P> whole{std::vector<int>(64, 1056), 8, 132};
   CHECK(whole.plan.jobs() == 64 * 8);
+}
+
+TEST_CASE("decode of no sequences asks no device") {
+  using P = FragmentKvPolicy<quant::Kv4, 128>;
+  CHECK(decode_plan<P>(Cuda{}, {.n_chunks = 0, .kv_heads = 2}) == cudaSuccess);
+  DecodeStepArgs<Half> args;
+  args.step = {.n_chunks = 0, .heads = 8, .kv_heads = 2};
+  CHECK(decode_step<P>(Cuda{}, args) == cudaSuccess);
+}
+
+TEST_CASE("decode refuses shapes that it does not have") {
+  using P = FragmentKvPolicy<quant::Kv4, 128>;
+  for (const int n : {-1, detail::kMaxDecodeBatch + 1})
+    CHECK(decode_plan<P>(Cuda{}, {.n_chunks = n, .kv_heads = 2}) == cudaErrorInvalidValue);
+  CHECK(decode_plan<P>(Cuda{}, {.n_chunks = 1, .kv_heads = 0}) == cudaErrorInvalidValue);
+  DecodeStepArgs<Half> args;
+  args.step = {.n_chunks = 1, .heads = 9, .kv_heads = 1};
+  CHECK(decode_step<P>(Cuda{}, args) == cudaErrorInvalidValue);
+  args.step = {.n_chunks = 1, .heads = 3, .kv_heads = 2};
+  CHECK(decode_step<P>(Cuda{}, args) == cudaErrorInvalidValue);
 }

@@ -173,6 +173,19 @@ TEST_CASE_TEMPLATE("prefill on Cuda is Host's for every number of queries of a K
     compare<FragmentKvPolicy<S, 128>, Half>({group * 2, 2, {{63, 66}, {130, 40}, {0, 3}}}, seed++);
 }
 
+TEST_CASE_TEMPLATE("prefill on Cuda is Host's for every number of queries and every scheme",
+                   S,
+                   quant::Kv16,
+                   quant::Kv8,
+                   quant::Kv4,
+                   quant::Kv8V4,
+                   quant::Kv4c) {
+  if (!has_gpu()) return;
+  std::uint64_t seed = 150;
+  for (const int group : {1, 2, 3, 4, 5, 6, 7, 8})
+    compare<FragmentKvPolicy<S, 128>, Half>({group, 1, {{63, 30}, {130, 9}}}, seed++);
+}
+
 TEST_CASE_TEMPLATE("prefill on Cuda is Host's, head_dim 64 and 96, BFloat16 too",
                    S,
                    quant::Kv16,
@@ -184,6 +197,8 @@ TEST_CASE_TEMPLATE("prefill on Cuda is Host's, head_dim 64 and 96, BFloat16 too"
   compare<FragmentKvPolicy<S, 64>, Half>({9, 3, {{100, 130}, {0, 65}, {63, 2}}}, 200);
   compare<FragmentKvPolicy<S, 96>, Half>({4, 2, {{100, 130}, {0, 65}, {63, 2}}}, 201);
   compare<FragmentKvPolicy<S, 64>, BFloat16>({9, 3, {{100, 130}, {0, 65}, {63, 2}}}, 202);
+  compare<FragmentKvPolicy<S, 96>, BFloat16>({4, 2, {{100, 130}, {0, 65}, {63, 2}}}, 203);
+  compare<FragmentKvPolicy<S, 128>, BFloat16>({4, 2, {{100, 130}, {0, 65}, {63, 2}}}, 204);
 }
 
 TEST_CASE("prefill on Cuda rotates by angles too") {
@@ -241,4 +256,8 @@ TEST_CASE("prefill_step refuses shapes that it does not have") {
   args.step.kv_heads = 1;
   args.n_pages = 0;
   CHECK(prefill_step<P>(Cuda{}, args) == cudaSuccess);
+  args.step.n_chunks = 0;
+  CHECK(prefill_step<P>(Cuda{}, args) == cudaSuccess);
+  args.n_pages = -1;
+  CHECK(prefill_step<P>(Cuda{}, args) == cudaErrorInvalidValue);
 }

@@ -63,32 +63,52 @@ void check_gelu(std::int64_t n, int shift = 0) {
   CHECK_MESSAGE(comparison.is_within(), "n ", n, " ", comparison.worst());
 }
 
-template <class P, class T>
-void check_embed(int k, int shift = 0) {
+/// The codes of a table [n, k] in the policy's order. Any bytes are codes in the order of rows.
+template <class P>
+std::vector<std::uint8_t> codes_of(const test::StoredWeights& w, int n, int k) {
   using F = typename P::Format;
-  constexpr int kRows = 9;
+  if constexpr (requires { typename P::Order; }) {
+    return {w.codes.begin(), w.codes.end()};
+  } else {
+    using Params = typename F::Params;
+    std::vector<std::uint8_t> stream(
+        static_cast<std::size_t>(quant::FragmentWeights<F>::stream_bytes(n, k)));
+    quant::pack_fragments<F>(
+        {w.codes.data(), reinterpret_cast<const Params*>(w.params.data()), k, n}, stream.data());
+    return stream;
+  }
+}
+
+/// Ids without a row give zeros: those outside the table, and with `drawn` those that stand for one.
+template <class P, class T>
+void check_embed_of(const std::vector<int>& ids, const std::vector<int>& drawn, int k, int shift) {
+  using F = typename P::Format;
+  constexpr int kRows = 19;
   const test::StoredWeights w = test::random_weights<F>(kRows, k, 8);
-  // Ids without a row give zeros.
-  const std::vector<int> ids = {8, 0, 3, -1, 3, kRows, 7, INT_MIN, INT_MAX};
+  const std::vector<std::uint8_t> host_codes = codes_of<P>(w, kRows, k);
   const int m = static_cast<int>(ids.size());
-  test::OnDevice<std::uint8_t> codes({w.codes.begin(), w.codes.end()});
+  test::OnDevice<std::uint8_t> codes(host_codes);
   test::OnDevice<std::uint8_t> params({w.params.begin(), w.params.end()});
   test::OnDevice<int> device_ids(ids);
+  test::OnDevice<int> device_drawn(drawn);
   test::GuardedDevice<T> out(std::int64_t{m} * k, shift);
   kernels::BasicEmbedArgs<T> args{.out = out.data(),
                                   .ids = device_ids.data(),
+                                  .drawn = drawn.empty() ? nullptr : device_drawn.data(),
                                   .codes = codes.data(),
                                   .params = params.data(),
                                   .m = m,
                                   .n = kRows,
                                   .k = k};
+  CAPTURE(drawn.size());
   REQUIRE(kernels::embed<P>(Cuda{}, args) == cudaSuccess);
   const std::vector<T> got = out.fetch();
   CHECK(out.is_intact());
   std::vector<T> expected(got.size());
   args.out = expected.data();
   args.ids = ids.data();
-  args.codes = w.codes.data();
+  args.drawn = drawn.empty() ? nullptr : drawn.data();
+  args.codes = host_codes.data();
   args.params = w.params.data();
   kernels::embed<P>(Host{}, args);
   for (std::size_t i = 0; i < got.size(); ++i) {
@@ -97,6 +117,12 @@ void check_embed(int k, int shift = 0) {
                to_float(expected[i]));
     break;
   }
+}
+
+template <class P, class T>
+void check_embed(int k, int shift = 0) {
+  check_embed_of<P, T>({8, 0, 18, -1, 18, 19, 7, INT_MIN, INT_MAX}, {}, k, shift);
+  check_embed_of<P, T>({-1, 16, -3, -2, -4, 19, INT_MAX}, {5, -1, 15, 19}, k, shift);
 }
 
 TEST_CASE_TEMPLATE("silu_mul on Cuda agrees with the Host definition", T, Half, BFloat16, float) {
@@ -132,6 +158,12 @@ TEST_CASE_TEMPLATE("embedding on Cuda gives the numbers of the definition", T, H
         check_embed<kernels::WeightPolicy<F>, T>(k);
         check_embed<kernels::WeightPolicy<F, quant::PairedOrder>, T>(k);
       }
+    }
+    if constexpr (F::kBits < 32) {
+      constexpr int kGroup = F::kGroupSize == 0 ? 8 : F::kGroupSize;
+      for (const int k : {kGroup, 3 * kGroup, 2048 + kGroup})
+        check_embed<kernels::FragmentPolicy<F, T>, T>(k);
+      check_embed<kernels::FragmentPolicy<F, T>, T>(kGroup, 1);
     }
   });
 }

@@ -92,17 +92,82 @@ TEST_CASE("gelu on the Cpu backend agrees with the Host definition") {
   }
 }
 
+TEST_CASE("embedding by hand: ids that stand for drawn tokens, and ids without a row") {
+  const float table[] = {1, 2, 3, 4, 5, 6};
+  const int ids[] = {2, -1, -2, -3, 3, 0};
+  const int drawn[] = {1, -1, 3};
+  float out[12];
+  kernels::EmbedArgs args{.out = out,
+                          .ids = ids,
+                          .drawn = drawn,
+                          .codes = reinterpret_cast<const std::uint8_t*>(table),
+                          .m = 6,
+                          .n = 3,
+                          .k = 2};
+  using P = kernels::WeightPolicy<quant::WeightFloat>;
+  kernels::embed<P>(Host{}, args);
+  CHECK(std::vector<float>(out, out + 12) ==
+        std::vector<float>{5, 6, 3, 4, 0, 0, 0, 0, 0, 0, 1, 2});
+  args.drawn = nullptr;  // negative ids have no row
+  kernels::embed<P>(Host{}, args);
+  CHECK(std::vector<float>(out, out + 12) ==
+        std::vector<float>{5, 6, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2});
+}
+
 template <class F>
-void check_embed(CpuIsa isa, int k) {
+void check_embed_of_fragments(int k) {
+  using Params = typename F::Params;
+  constexpr int kRows = 19;  // the second tile of 16 is not full
+  const test::StoredWeights w = test::random_weights<F>(kRows, k, 8);
+  std::vector<std::uint8_t> stream(
+      static_cast<std::size_t>(quant::FragmentWeights<F>::stream_bytes(kRows, k)));
+  quant::pack_fragments<F>(
+      {w.codes.data(), reinterpret_cast<const Params*>(w.params.data()), k, kRows}, stream.data());
+  const int ids[] = {18, 0, 7, 8, -2, -1, 15, 16};
+  const int drawn[] = {17, -1};
+  constexpr int kTokens = 8;
+  std::vector<float> expected(kTokens * static_cast<std::size_t>(k));
+  kernels::EmbedArgs args{.out = expected.data(),
+                          .ids = ids,
+                          .drawn = drawn,
+                          .codes = w.codes.data(),
+                          .params = w.params.data(),
+                          .m = kTokens,
+                          .n = kRows,
+                          .k = k};
+  kernels::embed<kernels::WeightPolicy<F>>(Host{}, args);
+  std::vector<float> found(expected.size());
+  args.out = found.data();
+  args.codes = stream.data();
+  args.params = nullptr;  // they lie in the stream
+  kernels::embed<kernels::FragmentPolicy<F, Half>>(Host{}, args);
+  CHECK_MESSAGE(found == expected, F::kName, " k ", k);
+}
+
+TEST_CASE("embedding of a fragment stream is that of its rows") {
+  for_each_type(quant::WeightFormats{}, [&](auto t) {
+    using F = typename decltype(t)::type;
+    if constexpr (F::kBits < 32) {
+      constexpr int kGroup = F::kGroupSize == 0 ? 8 : F::kGroupSize;
+      for (const int k : {kGroup, 3 * kGroup, 512 + kGroup})
+        check_embed_of_fragments<F>(k);
+    }
+  });
+}
+
+/// With `drawn` or without: then negative ids have no row.
+template <class F>
+void check_embed(CpuIsa isa, int k, const int* drawn) {
   using P = kernels::WeightPolicy<F, quant::PairedOrder>;
   constexpr int kRows = 9;
   const test::StoredWeights w = test::random_weights<F>(kRows, k, 8);
-  const int ids[] = {8, 0, 3, -1, 3, kRows, 7};  // two of them without a row: zeros
-  constexpr int kTokens = 7;
+  const int ids[] = {8, 0, 3, -1, 3, kRows, 7, -2, -3};
+  constexpr int kTokens = 9;
   std::vector<float> expected(kTokens * static_cast<std::size_t>(k));
   test::GuardedFloats out(kTokens * std::int64_t{k});
   kernels::EmbedArgs args{.out = expected.data(),
                           .ids = ids,
+                          .drawn = drawn,
                           .codes = w.codes.data(),
                           .params = w.params.data(),
                           .m = kTokens,
@@ -114,21 +179,24 @@ void check_embed(CpuIsa isa, int k) {
   CHECK(out.is_intact());
   for (std::int64_t i = 0; i < out.size(); ++i) {
     if (out[i] == expected[static_cast<std::size_t>(i)]) continue;
-    FAIL_CHECK(F::kName, " ", to_string(isa), " k ", k, " at ", i);
+    FAIL_CHECK(F::kName, " ", to_string(isa), " k ", k, " at ", i,
+               drawn == nullptr ? "" : ", with drawn ids");
     break;
   }
 }
 
 TEST_CASE("embedding on the Cpu backend gives the very floats of the definition") {
+  const int drawn[] = {4, -1, 6};
   for (const CpuIsa isa : test::runnable_isas()) {
     for_each_type(quant::WeightFormats{}, [&](auto t) {
       using F = typename decltype(t)::type;
-      if (F::kGroupSize == 0) {
-        for (const int k : {1, 31, 33, 577, 2049})
-          check_embed<F>(isa, k);
-      } else {
-        for (const int k : {F::kGroupSize, 3 * F::kGroupSize, 2048 + F::kGroupSize})
-          check_embed<F>(isa, k);
+      const std::vector<int> sizes =
+          F::kGroupSize == 0
+              ? std::vector<int>{1, 31, 33, 577, 2049}
+              : std::vector<int>{F::kGroupSize, 3 * F::kGroupSize, 2048 + F::kGroupSize};
+      for (const int k : sizes) {
+        check_embed<F>(isa, k, nullptr);
+        check_embed<F>(isa, k, drawn);
       }
     });
   }

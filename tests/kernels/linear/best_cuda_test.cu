@@ -15,8 +15,9 @@ using namespace lmd::kernels;
 
 namespace {
 
-using W = quant::WeightInt4<128>;
-using P = FragmentPolicy<W, Half>;
+using P4 = FragmentPolicy<quant::WeightInt4<128>, Half>;
+using PHalf = FragmentPolicy<quant::WeightHalf, Half>;
+using PBFloat16 = FragmentPolicy<quant::WeightBFloat16, BFloat16>;
 
 /// Keys of logits as Host leaves them.
 std::vector<std::uint64_t> keys_of(const std::vector<float>& logits, int m, int n) {
@@ -30,14 +31,21 @@ std::vector<std::uint64_t> keys_of(const std::vector<float>& logits, int m, int 
   return keys;
 }
 
-using Layer = cudaError_t (*)(Cuda, const BasicLinearArgs<Half>&, const LinearWorkspace&);
+template <LinearPolicy P>
+using Layer = cudaError_t (*)(Cuda,
+                              const BasicLinearArgs<typename P::Act>&,
+                              const LinearWorkspace&);
+template <LinearPolicy P>
+using Operands = LinearOperands<typename P::Format, typename P::Act>;
 
-cudaError_t by_skinny(Cuda ctx, const BasicLinearArgs<Half>& a, const LinearWorkspace&) {
+template <LinearPolicy P>
+cudaError_t by_skinny(Cuda ctx, const BasicLinearArgs<typename P::Act>& a, const LinearWorkspace&) {
   return skinny_linear<P>(ctx, a);
 }
 
 /// Runs `layer` twice, for logits and for keys. Returns the tokens.
-std::vector<int> compare(Layer layer, const LinearCase& c, LinearOperands<W, Half>& operands) {
+template <LinearPolicy P>
+std::vector<int> compare(Layer<P> layer, const LinearCase& c, Operands<P>& operands) {
   Cuda ctx = least_device();
   LMD_CUDA_TRY(multiprocessors(ctx, &ctx.multiprocessors));
   DeviceBuffer<float> parts(tile_part_elements(ctx.multiprocessors));
@@ -52,7 +60,7 @@ std::vector<int> compare(Layer layer, const LinearCase& c, LinearOperands<W, Hal
   test::GuardedDevice<float> device_logits(std::int64_t{c.m} * c.n);
   test::GuardedDevice<std::uint64_t> device_keys(std::int64_t{c.m} * best_parts(c.n));
   test::GuardedDevice<int> device_ids(c.m);
-  BasicLinearArgs<Half> a = operands.args();
+  BasicLinearArgs<typename P::Act> a = operands.args();
   a.y = nullptr;
   a.y_stride = c.n;
   a.y_f32 = device_logits.data();
@@ -79,65 +87,72 @@ std::vector<int> compare(Layer layer, const LinearCase& c, LinearOperands<W, Hal
   return ids;
 }
 
-void compare(Layer layer, const LinearCase& c, unsigned seed) {
+template <LinearPolicy P>
+void compare(Layer<P> layer, const LinearCase& c, unsigned seed) {
+  CAPTURE(P::Format::kName);
   CAPTURE(c.name());
   CAPTURE(seed);
-  LinearOperands<W, Half> operands(c, seed);
-  (void)compare(layer, c, operands);
+  Operands<P> operands(c, seed);
+  (void)compare<P>(layer, c, operands);
 }
 
-void compare_all(Layer layer, const std::vector<int>& tokens) {
+template <LinearPolicy P>
+void compare_all(Layer<P> layer, const std::vector<int>& tokens) {
+  // Many tiles a block. Random 16-bit weights take longer to make.
+  const int many = P::Format::kBits == 16 ? 40'003 : 100'003;
   unsigned seed = 1;
   for (const int m : tokens) {
     for (const int n : {1, 15, 16, 17, 264})
-      compare(layer, {.m = m, .n = n, .k = 384}, seed++);
-    compare(layer, {.m = m, .n = 4000, .k = 1024, .has_bias = true}, seed++);
-    compare(layer, {.m = m, .n = 100'003, .k = 128}, seed++);  // many tiles a block
+      compare<P>(layer, {.m = m, .n = n, .k = 384}, seed++);
+    compare<P>(layer, {.m = m, .n = 4000, .k = 1024, .has_bias = true}, seed++);
+    compare<P>(layer, {.m = m, .n = many, .k = 128}, seed++);
   }
 }
 
 }  // namespace
 
-TEST_CASE("the best outputs of a skinny linear layer") {
+TEST_CASE_TEMPLATE("the best outputs of a skinny linear layer", P, P4, PHalf, PBFloat16) {
   if (!has_gpu()) return;
-  compare_all(&by_skinny, {1, 2, 7, 8, 11});
-  for (const int m : {1, 3})
-    compare(&by_skinny, {.m = m, .n = 4000, .k = 1024, .has_norm = true, .x_padding = 0}, 90);
+  compare_all<P>(&by_skinny<P>, {1, 2, 7, 8, 11});
+  for (const int m : {1, 3}) {
+    compare<P>(&by_skinny<P>, {.m = m, .n = 4000, .k = 1024, .has_norm = true, .x_padding = 0}, 90);
+  }
 }
 
-TEST_CASE("the best outputs of a tile linear layer") {
+TEST_CASE_TEMPLATE("the best outputs of a tile linear layer", P, P4, PHalf, PBFloat16) {
   if (!has_gpu()) return;
-  compare_all(&tile_linear<P>, {1, 9, 33, 70});
+  compare_all<P>(&tile_linear<P>, {1, 9, 33, 70});
 }
 
-TEST_CASE("the best outputs of a warp group linear layer") {
+TEST_CASE_TEMPLATE("the best outputs of a warp group linear layer", P, P4, PHalf, PBFloat16) {
   if (!has_gpu() || !has_warpgroup_linear<P>()) return;
-  compare_all(&warpgroup_linear<P>, {1, 9, 33, 70});
+  compare_all<P>(&warpgroup_linear<P>, {1, 9, 33, 70});
 }
 
-TEST_CASE("the best outputs by the kernel that suits the number of tokens") {
+TEST_CASE_TEMPLATE(
+    "the best outputs by the kernel that suits the number of tokens", P, P4, PHalf, PBFloat16) {
   if (!has_gpu()) return;
   for (const int m : {1, 4, 5, 64, 200}) {
-    compare(&linear<P>, {.m = m, .n = 4000, .k = 256, .has_norm = true, .x_padding = 0}, 1);
-    compare(&batch_invariant_linear<P>,
-            {.m = m, .n = 4000, .k = 256, .has_norm = true, .x_padding = 0}, 1);
+    const LinearCase c{.m = m, .n = 4000, .k = 256, .has_norm = true, .x_padding = 0};
+    compare<P>(&linear<P>, c, 1);
+    compare<P>(&batch_invariant_linear<P>, c, 1);
   }
 }
 
 TEST_CASE("the lowest of equal outputs is the best, and none where one is not a number") {
   if (!has_gpu()) return;
   for (const int m : {1, 3, 9}) {
-    for (const Layer layer : {&by_skinny, &linear<P>}) {
+    for (const Layer<P4> layer : {&by_skinny<P4>, &linear<P4>}) {
       CAPTURE(m);
       const LinearCase c{.m = m, .n = 3000, .k = 256, .has_bias = true, .x_size = 0.0f};
-      LinearOperands<W, Half> operands(c, 1);
+      Operands<P4> operands(c, 1);
       // x is zero: the outputs are the bias.
       const auto with = [&](std::vector<std::pair<int, float>> changes) {
         std::vector<float> bias(std::size_t(c.n), -2.0f);
         for (const auto& [j, value] : changes)
           bias[std::size_t(j)] = value;
         operands.set_bias(bias);
-        return compare(layer, c, operands);
+        return compare<P4>(layer, c, operands);
       };
       const std::vector<int> none(std::size_t(m), -1);
       CHECK(with({}) == std::vector<int>(std::size_t(m), 0));
@@ -147,14 +162,14 @@ TEST_CASE("the lowest of equal outputs is the best, and none where one is not a 
       CHECK(with({{2, INFINITY}}) == none);
       CHECK(with({{2, -INFINITY}}) == std::vector<int>(std::size_t(m), 0));
       operands.set_bias(std::vector<float>(std::size_t(c.n), -INFINITY));
-      CHECK(compare(layer, c, operands) == none);
+      CHECK(compare<P4>(layer, c, operands) == none);
     }
   }
 }
 
 TEST_CASE("the best outputs need room for their keys") {
   const BasicLinearArgs<Half> a{.m = 1, .n = 16, .k = 128, .epilogue = LinearEpilogue::kBest};
-  CHECK(skinny_linear<P>(Cuda{}, a) == cudaErrorInvalidValue);
-  CHECK(tile_linear<P>(Cuda{}, a, {}) == cudaErrorInvalidValue);
+  CHECK(skinny_linear<P4>(Cuda{}, a) == cudaErrorInvalidValue);
+  CHECK(tile_linear<P4>(Cuda{}, a, {}) == cudaErrorInvalidValue);
   CHECK(best_tokens(Cuda{}, {.m = 1, .parts = 0}) == cudaErrorInvalidValue);
 }

@@ -64,6 +64,7 @@ TEST_CASE_TEMPLATE("skinny linear on Cuda is Host's, BFloat16 activations",
                    W,
                    quant::WeightBFloat16,
                    quant::WeightInt4<32>,
+                   quant::WeightInt4<64>,
                    quant::WeightInt4<128>,
                    quant::WeightAffine4<32>,
                    quant::WeightInt8<32>) {
@@ -150,4 +151,11 @@ TEST_CASE("skinny linear refuses shapes it cannot read") {
   using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
   CHECK(skinny_linear<P>(Cuda{}, {.m = 1, .n = 16, .k = 100}) == cudaErrorInvalidValue);
   CHECK(skinny_linear<P>(Cuda{}, {.m = 1, .n = 0, .k = 128}) == cudaErrorInvalidValue);
+  CHECK(skinny_linear<P>(Cuda{}, {.m = -1, .n = 16, .k = 128}) == cudaErrorInvalidValue);
+  CHECK(skinny_linear<P>(Cuda{}, {.m = 0, .n = 16, .k = 100}) == cudaErrorInvalidValue);
+}
+
+TEST_CASE("skinny linear of no tokens asks no device") {
+  using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
+  CHECK(skinny_linear<P>(Cuda{}, {.m = 0, .n = 16, .k = 128}) == cudaSuccess);
 }

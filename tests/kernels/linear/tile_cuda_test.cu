@@ -64,4 +64,11 @@ TEST_CASE("tile linear refuses shapes it cannot read") {
   CHECK(tile_linear<P>(Cuda{}, {.m = 9, .n = 0, .k = 128}, {}) == cudaErrorInvalidValue);
   CHECK(tile_linear<P>(Cuda{}, {.m = 9, .n = 16, .k = 128, .norm_weight = &norm}, {}) ==
         cudaErrorInvalidValue);
+  CHECK(tile_linear<P>(Cuda{}, {.m = -1, .n = 16, .k = 128}, {}) == cudaErrorInvalidValue);
+  CHECK(tile_linear<P>(Cuda{}, {.m = 0, .n = 16, .k = 100}, {}) == cudaErrorInvalidValue);
+}
+
+TEST_CASE("tile linear of no tokens asks no device") {
+  using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
+  CHECK(tile_linear<P>(Cuda{}, {.m = 0, .n = 16, .k = 128}, {}) == cudaSuccess);
 }

@@ -31,6 +31,24 @@ bool has_layer() {
   return is_there;
 }
 
+/// Rows that are normalised while they are arranged. One block has several of them where there are
+/// more tokens than blocks.
+template <class W, class T>
+void compare_normalised() {
+  unsigned seed = 1;
+  const auto compare = [&](LinearCase c) {
+    c.has_norm = true;
+    c.x_padding = 0;
+    compare_tiles<Layer, W, T>(c, seed++);
+  };
+  for (const int m : {1, 8, 9, 33, 64, 65}) {
+    compare({.m = m, .n = 96, .k = 1024});
+    compare({.m = m, .n = 272, .k = 640, .epilogue = LinearEpilogue::kSiluMul, .has_bias = true});
+  }
+  compare({.m = 17, .n = 96, .k = 1024, .epilogue = LinearEpilogue::kAdd});
+  if (W::kGroupSize == 32) compare({.m = 19, .n = 33, .k = 96});  // a padded chunk
+}
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("warp group linear on Cuda is Host's, Half activations",
@@ -47,10 +65,66 @@ TEST_CASE_TEMPLATE("warp group linear on Cuda is Host's, Half activations",
 TEST_CASE_TEMPLATE("warp group linear on Cuda is Host's, BFloat16 activations",
                    W,
                    quant::WeightBFloat16,
+                   quant::WeightInt4<32>,
+                   quant::WeightInt4<64>,
                    quant::WeightInt4<128>,
                    quant::WeightAffine4<32>,
                    quant::WeightInt8<32>) {
   if (has_layer()) compare_all_tiles<Layer, W, BFloat16>();
+}
+
+TEST_CASE_TEMPLATE("warp group linear normalises its input, Half activations",
+                   W,
+                   quant::WeightHalf,
+                   quant::WeightInt4<32>,
+                   quant::WeightInt4<64>,
+                   quant::WeightInt4<128>,
+                   quant::WeightAffine4<32>,
+                   quant::WeightInt8<32>) {
+  if (has_layer()) compare_normalised<W, Half>();
+}
+
+TEST_CASE_TEMPLATE("warp group linear normalises its input, BFloat16 activations",
+                   W,
+                   quant::WeightBFloat16,
+                   quant::WeightInt4<32>,
+                   quant::WeightInt4<64>,
+                   quant::WeightInt4<128>,
+                   quant::WeightAffine4<32>,
+                   quant::WeightInt8<32>) {
+  if (has_layer()) compare_normalised<W, BFloat16>();
+}
+
+TEST_CASE_TEMPLATE("warp group linear normalises rows of any size and length", T, Half, BFloat16) {
+  if (!has_layer()) return;
+  using W = quant::WeightInt4<128>;
+  unsigned seed = 1;
+  for (const float size : {1e-3f, 1.0f, 1e3f}) {
+    CAPTURE(size);
+    for (const int k : {4096, 18944}) {  // a thread has one piece of 32 columns of a row, or two
+      compare_tiles<Layer, W, T>({.m = 5,
+                                  .n = 48,
+                                  .k = k,
+                                  .has_norm = true,
+                                  .x_size = size,
+                                  .norm_eps = 0.01f * size * size,
+                                  .x_padding = 0},
+                                 seed++);
+    }
+  }
+}
+
+TEST_CASE("warp group linear refuses rows to normalise that are apart") {
+  using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
+  const float norm = 1.0f;
+  CHECK(warpgroup_linear<P>(Cuda{},
+                            {.m = 9, .n = 16, .k = 128, .x_stride = 136, .norm_weight = &norm},
+                            {}) == cudaErrorInvalidValue);
+}
+
+TEST_CASE("warp group linear of no tokens asks no device") {
+  using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
+  CHECK(warpgroup_linear<P>(Cuda{}, {.m = 0, .n = 16, .k = 128}, {}) == cudaSuccess);
 }
 
 TEST_CASE("warp group linear: long sums, many blocks for each tile") {

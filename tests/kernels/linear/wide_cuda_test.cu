@@ -44,13 +44,15 @@ void unpack_exactly(int n, int k, unsigned seed) {
   CHECK(wrong == 0);
 }
 
-/// Runs the case by wide_linear, or by the kernel that `linear` chooses, and compares.
+template <Activation T>
+using Layer = cudaError_t (*)(Cuda, const BasicLinearArgs<T>&, const LinearWorkspace&);
+
+/// Runs the case by `layer` and compares.
 template <class W, class T>
-void compare(const LinearCase& c, unsigned seed, bool is_wide) {
+void compare(Layer<T> layer, const LinearCase& c, unsigned seed) {
   CAPTURE(W::kName);
   CAPTURE(c.name());
   CAPTURE(seed);
-  using P = FragmentPolicy<W, T>;
   LinearCase contiguous = c;
   if (c.has_norm) contiguous.x_padding = 0;
   LinearOperands<W, T> operands(contiguous, seed);
@@ -69,9 +71,8 @@ void compare(const LinearCase& c, unsigned seed, bool is_wide) {
                                   .scratch = scratch.data(),
                                   .scratch_bytes = scratch.size(),
                                   .dense = &dense};
-  const std::vector<T> found = operands.run([&](const BasicLinearArgs<T>& a) {
-    return is_wide ? wide_linear<P>(ctx, a, workspace) : linear<P>(ctx, a, workspace);
-  });
+  const std::vector<T> found =
+      operands.run([&](const BasicLinearArgs<T>& a) { return layer(ctx, a, workspace); });
   operands.check(found, {.weights = true, .product = true});
 }
 
@@ -82,13 +83,14 @@ void compare_all() {
     for (const LinearEpilogue epilogue :
          {LinearEpilogue::kStore, LinearEpilogue::kAdd, LinearEpilogue::kSiluMul}) {
       for (const bool has_extras : {false, true}) {
-        compare<W, T>({.m = m,
+        compare<W, T>(&wide_linear<FragmentPolicy<W, T>>,
+                      {.m = m,
                        .n = 272,
                        .k = 640,
                        .epilogue = epilogue,
                        .has_norm = has_extras,
                        .has_bias = has_extras},
-                      seed++, true);
+                      seed++);
       }
     }
   }
@@ -114,6 +116,8 @@ TEST_CASE_TEMPLATE("unpack_rows is W::decode rounded, Half",
 TEST_CASE_TEMPLATE("unpack_rows is W::decode rounded, BFloat16",
                    W,
                    quant::WeightBFloat16,
+                   quant::WeightInt4<32>,
+                   quant::WeightInt4<64>,
                    quant::WeightInt4<128>,
                    quant::WeightAffine4<32>,
                    quant::WeightInt8<32>) {
@@ -121,11 +125,14 @@ TEST_CASE_TEMPLATE("unpack_rows is W::decode rounded, BFloat16",
   constexpr int kChunk = quant::FragmentWeights<W>::kChunkColumns;
   for (const int n : {1, 33, 300})
     unpack_exactly<W, BFloat16>(n, kChunk * 3, static_cast<unsigned>(n));
+  if (W::kGroupSize == 32) unpack_exactly<W, BFloat16>(17, 96, 7);  // a padded chunk
 }
 
 TEST_CASE_TEMPLATE("wide linear on Cuda is Host's, Half activations",
                    W,
                    quant::WeightHalf,
+                   quant::WeightInt4<32>,
+                   quant::WeightInt4<64>,
                    quant::WeightInt4<128>,
                    quant::WeightAffine4<32>,
                    quant::WeightInt8<32>) {
@@ -136,7 +143,11 @@ TEST_CASE_TEMPLATE("wide linear on Cuda is Host's, Half activations",
 TEST_CASE_TEMPLATE("wide linear on Cuda is Host's, BFloat16 activations",
                    W,
                    quant::WeightBFloat16,
-                   quant::WeightInt4<128>) {
+                   quant::WeightInt4<32>,
+                   quant::WeightInt4<64>,
+                   quant::WeightInt4<128>,
+                   quant::WeightAffine4<32>,
+                   quant::WeightInt8<32>) {
   if (!has_gpu()) return;
   compare_all<W, BFloat16>();
 }
@@ -144,16 +155,38 @@ TEST_CASE_TEMPLATE("wide linear on Cuda is Host's, BFloat16 activations",
 TEST_CASE("linear on Cuda, any number of tokens") {
   if (!has_gpu()) return;
   using W = quant::WeightInt4<128>;
+  const Layer<Half> layer = &linear<FragmentPolicy<W, Half>>;
   unsigned seed = 1;
   for (const int m : {1, 8, 9, 64, 128, 129}) {
-    compare<W, Half>({.m = m, .n = 272, .k = 640}, seed++, false);
-    compare<W, Half>({.m = m,
+    compare<W, Half>(layer, {.m = m, .n = 272, .k = 640}, seed++);
+    compare<W, Half>(layer,
+                     {.m = m,
                       .n = 272,
                       .k = 640,
                       .epilogue = LinearEpilogue::kSiluMul,
                       .has_norm = true,
                       .has_bias = true},
-                     seed++, false);
+                     seed++);
+  }
+}
+
+TEST_CASE_TEMPLATE("linear on Cuda of no tokens is nothing to do",
+                   P,
+                   FragmentPolicy<quant::WeightInt4<128>, Half>,
+                   FragmentPolicy<quant::WeightBFloat16, BFloat16>) {
+  const float norm = 1.0f;
+  for (const float* weight : {static_cast<const float*>(nullptr), &norm}) {
+    const BasicLinearArgs<typename P::Act> a{
+        .m = 0, .n = 16, .k = 128, .x_stride = 128, .norm_weight = weight};
+    CHECK(linear<P>(Cuda{}, a, {}) == cudaSuccess);
+    CHECK(batch_invariant_linear<P>(Cuda{}, a, {}) == cudaSuccess);
+    if (!has_gpu()) continue;
+    DenseGemm dense(nullptr, 0);
+    DeviceBuffer<std::uint8_t> scratch(linear_scratch_bytes(a.m, a.n, a.k));
+    CHECK(wide_linear<P>(
+              Cuda{}, a,
+              {.scratch = scratch.data(), .scratch_bytes = scratch.size(), .dense = &dense}) ==
+          cudaSuccess);
   }
 }
 

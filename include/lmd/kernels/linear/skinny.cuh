@@ -217,6 +217,7 @@ template <LinearPolicy P>
       (a.epilogue == LinearEpilogue::kBest && (a.best == nullptr || a.n > kMaxVocab))) {
     return cudaErrorInvalidValue;
   }
+  if (a.m == 0) return cudaSuccess;
   int sms = 0;
   LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
   int step = 0;

@@ -226,6 +226,7 @@ template <Activation T, class F>
       (a.epilogue == LinearEpilogue::kBest && (a.best == nullptr || a.n > kMaxVocab))) {
     return cudaErrorInvalidValue;
   }
+  if (a.m == 0) return cudaSuccess;
   int sms = 0;
   LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
   for (int i = 0; i < a.m; i += kTileTokens) {

@@ -94,12 +94,12 @@ void check_embed_of(const std::vector<int>& ids, const std::vector<int>& drawn, 
   test::GuardedDevice<T> out(std::int64_t{m} * k, shift);
   kernels::BasicEmbedArgs<T> args{.out = out.data(),
                                   .ids = device_ids.data(),
-                                  .drawn = drawn.empty() ? nullptr : device_drawn.data(),
                                   .codes = codes.data(),
                                   .params = params.data(),
                                   .m = m,
                                   .n = kRows,
-                                  .k = k};
+                                  .k = k,
+                                  .drawn = drawn.empty() ? nullptr : device_drawn.data()};
   CAPTURE(drawn.size());
   REQUIRE(kernels::embed<P>(Cuda{}, args) == cudaSuccess);
   const std::vector<T> got = out.fetch();

@@ -99,11 +99,11 @@ TEST_CASE("embedding by hand: ids that stand for drawn tokens, and ids without a
   float out[12];
   kernels::EmbedArgs args{.out = out,
                           .ids = ids,
-                          .drawn = drawn,
                           .codes = reinterpret_cast<const std::uint8_t*>(table),
                           .m = 6,
                           .n = 3,
-                          .k = 2};
+                          .k = 2,
+                          .drawn = drawn};
   using P = kernels::WeightPolicy<quant::WeightFloat>;
   kernels::embed<P>(Host{}, args);
   CHECK(std::vector<float>(out, out + 12) ==
@@ -129,12 +129,12 @@ void check_embed_of_fragments(int k) {
   std::vector<float> expected(kTokens * static_cast<std::size_t>(k));
   kernels::EmbedArgs args{.out = expected.data(),
                           .ids = ids,
-                          .drawn = drawn,
                           .codes = w.codes.data(),
                           .params = w.params.data(),
                           .m = kTokens,
                           .n = kRows,
-                          .k = k};
+                          .k = k,
+                          .drawn = drawn};
   kernels::embed<kernels::WeightPolicy<F>>(Host{}, args);
   std::vector<float> found(expected.size());
   args.out = found.data();
@@ -167,12 +167,12 @@ void check_embed(CpuIsa isa, int k, const int* drawn) {
   test::GuardedFloats out(kTokens * std::int64_t{k});
   kernels::EmbedArgs args{.out = expected.data(),
                           .ids = ids,
-                          .drawn = drawn,
                           .codes = w.codes.data(),
                           .params = w.params.data(),
                           .m = kTokens,
                           .n = kRows,
-                          .k = k};
+                          .k = k,
+                          .drawn = drawn};
   kernels::embed<P>(Host{}, args);
   args.out = out.data();
   kernels::select_embed<P>(isa)(Cpu{}, args);

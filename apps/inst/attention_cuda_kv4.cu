@@ -1,23 +1,5 @@
 /// \file  Compiles a part of the attention kernels that step_cuda_extern.cuh promises.
 // SPDX-License-Identifier: Apache-2.0
-#include <lmd/kernels/attention/decode.cuh>
-#include <lmd/kernels/attention/prefill_step.cuh>
-#include <lmd/kernels/cache/seal.cuh>
-#include <lmd/quant/kv_formats.hpp>
-
-namespace lmd::kernels {
-
 #define LMD_INSTANCES_OF_ 4
-#define LMD_INSTANCE_(Scheme, Dim)                                                               \
-  template cudaError_t decode_plan<FragmentKvPolicy<quant::Scheme, Dim>>(Cuda,                   \
-                                                                         const DecodePlanArgs&); \
-  template cudaError_t decode_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>(                  \
-      Cuda, const DecodeStepArgs<Half>&);                                                        \
-  template cudaError_t prefill_step<FragmentKvPolicy<quant::Scheme, Dim>, Half>(                 \
-      Cuda, const PrefillStepArgs<Half>&);                                                       \
-  template cudaError_t seal_step<FragmentKvPolicy<quant::Scheme, Dim>>(Cuda, const SealStepArgs&);
-#include <lmd/kernels/attention/step_instances.inc>
-#undef LMD_INSTANCE_
-#undef LMD_INSTANCES_OF_
-
-}  // namespace lmd::kernels
+#define LMD_INSTANCE_(Scheme, Dim) LMD_SCHEME_(Scheme, Dim) LMD_STEP_(Scheme, Dim, Half)
+#include "attention_cuda.inc"

@@ -137,15 +137,20 @@ class CudaDecoder {
     linear(w, a);
   }
 
+  /// As try_kernel, of a kernel for the KV scheme. Names are put together for errors alone.
+  void try_kv_kernel(cudaError_t error, const char* kernel, int m, int n) const {
+    if (error == cudaSuccess) return;
+    try_kernel(error, (std::string(kernel) + ", KV " + ops_.kv_name).c_str(), m, n);
+  }
+
   /// Before everything else: decode attention reads it while the kernel in front of it runs.
   void plan(const DeviceStep& step) {
     if (step.n_decode == 0) return;
-    try_kernel(ops_.decode_plan(ctx_, {.plan = plan_.data(),
-                                       .chunks = step.decode_chunks,
-                                       .n_chunks = step.n_decode,
-                                       .kv_heads = config_.n_kv_heads}),
-               (std::string("decode plan, KV ") + ops_.kv_name).c_str(), step.n_decode,
-               config_.n_kv_heads);
+    try_kv_kernel(ops_.decode_plan(ctx_, {.plan = plan_.data(),
+                                          .chunks = step.decode_chunks,
+                                          .n_chunks = step.n_decode,
+                                          .kv_heads = config_.n_kv_heads}),
+                  "decode plan", step.n_decode, config_.n_kv_heads);
   }
 
   void embed(const DeviceStep& step) {
@@ -233,39 +238,37 @@ class CudaDecoder {
                                          .heads = config_.n_heads,
                                          .kv_heads = config_.n_kv_heads};
     if (step.n_decode > 0) {
-      try_kernel(ops_.decode_step(ctx_, {.step = a,
-                                         .open_at = g.open_keys_at(l),
-                                         .workspace = {.partial = partial_.data(),
-                                                       .counters = counters_.data(),
-                                                       .plan = plan_.data()}}),
-                 (std::string("decode attention, KV ") + ops_.kv_name).c_str(), step.n_decode,
-                 config_.head_dim);
+      try_kv_kernel(ops_.decode_step(ctx_, {.step = a,
+                                            .open_at = g.open_keys_at(l),
+                                            .workspace = {.partial = partial_.data(),
+                                                          .counters = counters_.data(),
+                                                          .plan = plan_.data()}}),
+                    "decode attention", step.n_decode, config_.head_dim);
     }
     if (step.n_prefill == 0) return;
     a.chunks = step.prefill_chunks;
     a.n_chunks = step.n_prefill;
-    try_kernel(ops_.prefill_step(ctx_, {.step = a,
-                                        .open_at = g.open_keys_at(l),
-                                        .pages = step.pages,
-                                        .n_pages = step.n_pages,
-                                        .scratch = page_scratch_.data()}),
-               (std::string("prefill attention, KV ") + ops_.kv_name).c_str(), step.rows,
-               config_.head_dim);
+    try_kv_kernel(ops_.prefill_step(ctx_, {.step = a,
+                                           .open_at = g.open_keys_at(l),
+                                           .pages = step.pages,
+                                           .n_pages = step.n_pages,
+                                           .scratch = page_scratch_.data()}),
+                  "prefill attention", step.rows, config_.head_dim);
   }
 
   /// Pages that decoding has filled, in all layers at once; prefill_step seals its own.
   void seal(const DeviceStep& step) {
     if (step.n_decode == 0) return;
     const cache::CacheGeometry g = geometry();
-    try_kernel(ops_.seal_step(ctx_, {.chunks = step.decode_chunks,
-                                     .n_chunks = step.n_decode,
-                                     .layers = config_.n_layers,
-                                     .kv_heads = config_.n_kv_heads,
-                                     .open_layer_stride = 2 * g.open_tile(),
-                                     .pool = step.pool,
-                                     .page_bytes = g.page_bytes(),
-                                     .layer_bytes = g.layer_bytes()}),
-               (std::string("seal, KV ") + ops_.kv_name).c_str(), step.n_decode, config_.head_dim);
+    try_kv_kernel(ops_.seal_step(ctx_, {.chunks = step.decode_chunks,
+                                        .n_chunks = step.n_decode,
+                                        .layers = config_.n_layers,
+                                        .kv_heads = config_.n_kv_heads,
+                                        .open_layer_stride = 2 * g.open_tile(),
+                                        .pool = step.pool,
+                                        .page_bytes = g.page_bytes(),
+                                        .layer_bytes = g.layer_bytes()}),
+                  "seal", step.n_decode, config_.head_dim);
   }
 
   ModelConfig config_;

@@ -110,7 +110,7 @@ class CudaExecutor final : public Executor {
     for (std::size_t i = 0; i < step.draws.size(); ++i) {
       const auto& [slot, draw] = step.draws[i];
       drawn[i].token = step.ids.data()[i];
-      drawn[i].logprobs.chosen = step.logprobs.data()[i];
+      drawn[i].logprobs.chosen = draw->n_logprobs >= 0 ? step.logprobs.data()[i] : 0.0f;
       drawn[i].logprobs.top.clear();
       if (draw->n_logprobs > 0) draw_on_host(*draw, static_cast<int>(i), drawn[i]);
       // What a sequence without an answer left in its slot is never gone on with.

@@ -6,6 +6,7 @@
 #include <lmd/core/stream.cuh>
 #include <lmd/engine/executor.hpp>
 
+#include <algorithm>
 #include <span>
 #include <utility>
 #include <vector>
@@ -28,13 +29,15 @@ struct StepName {
 /// A step under way: whose draws it has, and where they come.
 struct DrawnStep {
   explicit DrawnStep(int n) : ids(n), logprobs(n) {}
+  /// Log probabilities come only where a draw asks for them.
   void take(const int* from_ids, const float* from_logprobs, cudaStream_t stream) {
-    const std::size_t bytes = draws.size() * sizeof(int);
-    if (bytes > 0) {
-      LMD_CUDA_TRY(cudaMemcpyAsync(ids.data(), from_ids, bytes, cudaMemcpyDeviceToHost, stream));
-      LMD_CUDA_TRY(
-          cudaMemcpyAsync(logprobs.data(), from_logprobs, bytes, cudaMemcpyDeviceToHost, stream));
-    }
+    const auto fetch = [&](void* to, const void* from) {
+      const std::size_t bytes = draws.size() * sizeof(int);
+      LMD_CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream));
+    };
+    if (!draws.empty()) fetch(ids.data(), from_ids);
+    if (std::ranges::any_of(draws, [](const auto& d) { return d.second->n_logprobs >= 0; }))
+      fetch(logprobs.data(), from_logprobs);
     done.record(stream);
   }
 

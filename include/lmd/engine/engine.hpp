@@ -45,8 +45,8 @@ class Engine {
     s->n_prompt = static_cast<int>(request.prompt.size());
     request.max_new_tokens = std::min(request.max_new_tokens, plan_.session_len - s->n_prompt);
     s->tokens = std::move(request.prompt);
-    s->tokens.reserve(
-        static_cast<std::size_t>(s->n_prompt + request.max_new_tokens));  // steps point
+    s->tokens.reserve(static_cast<std::size_t>(
+        s->n_prompt + request.max_new_tokens));  // steps under way point into it
     s->request = std::move(request);
     s->sink = std::move(sink);
     s->id = next_id_.fetch_add(1);

@@ -9,6 +9,14 @@
 #include "kernels/linear/linear_case.hpp"
 #include <doctest/doctest.h>
 
+/// The weight formats that go with a type of activations, for TEST_CASE_TEMPLATE.
+#define LMD_WEIGHTS_OF_HALF                                                       \
+  lmd::quant::WeightHalf, lmd::quant::WeightInt4<32>, lmd::quant::WeightInt4<64>, \
+      lmd::quant::WeightInt4<128>, lmd::quant::WeightAffine4<32>, lmd::quant::WeightInt8<32>
+#define LMD_WEIGHTS_OF_BFLOAT16                                                       \
+  lmd::quant::WeightBFloat16, lmd::quant::WeightInt4<32>, lmd::quant::WeightInt4<64>, \
+      lmd::quant::WeightInt4<128>, lmd::quant::WeightAffine4<32>, lmd::quant::WeightInt8<32>
+
 namespace lmd::kernels {
 
 struct LinearCase {

@@ -110,45 +110,64 @@ void compare_long_sums() {
                                 2);
 }
 
+/// A layer of random 4-bit rows, and m random activations, on the device.
+template <class Layer>
+struct DeviceLayer {
+  using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
+  int m, n, k;
+  DeviceBuffer<Half> x;
+  DeviceBuffer<std::uint8_t> stream;
+  TileWorkspace workspace;
+
+  DeviceLayer(int tokens, int outputs, int inputs, unsigned seed)
+      : m(tokens), n(outputs), k(inputs), x(m * k), workspace(sms(), n, Layer::scratch_bytes(k)) {
+    std::mt19937 rng(seed);
+    std::normal_distribution<float> normal;
+    const std::vector<std::uint8_t> rows =
+        RandomRows<quant::WeightInt4<128>>(n, k, rng).fragments();
+    stream = DeviceBuffer<std::uint8_t>(static_cast<std::int64_t>(rows.size()));
+    stream.copy_from(rows);
+    std::vector<Half> values(static_cast<std::size_t>(m) * k);
+    for (auto& v : values)
+      v = to_half(normal(rng));
+    x.copy_from(values);
+  }
+  static int sms() {
+    int count = 0;
+    LMD_CUDA_TRY(multiprocessors(Cuda{}, &count));
+    return count;
+  }
+
+  /// The first `tokens` activations -> y, or unrounded.
+  void run(int tokens, Half* y, float* y_f32) {
+    const Cuda ctx{.multiprocessors = sms()};
+    REQUIRE(Layer::template run<P>(ctx,
+                                   {.y = y,
+                                    .y_f32 = y_f32,
+                                    .x = x.data(),
+                                    .codes = stream.data(),
+                                    .m = tokens,
+                                    .n = n,
+                                    .k = k,
+                                    .x_stride = k,
+                                    .y_stride = n},
+                                   workspace.view()) == cudaSuccess);
+  }
+};
+
 /// Unrounded outputs are those that are rounded elsewhere.
 template <class Layer>
 void compare_unrounded() {
-  using W = quant::WeightInt4<128>;
-  constexpr int kM = 70;
-  constexpr int kN = 300;
-  constexpr int kK = 1280;
-  std::mt19937 rng(1);
-  std::normal_distribution<float> normal;
-  const std::vector<std::uint8_t> stream = RandomRows<W>(kN, kK, rng).fragments();
-  std::vector<Half> x(kM * kK);
-  for (auto& v : x)
-    v = to_half(normal(rng));
-  DeviceBuffer<Half> device_x(x.size());
-  DeviceBuffer<Half> device_y(kM * kN);
-  DeviceBuffer<float> device_y_f32(kM * kN);
-  DeviceBuffer<std::uint8_t> device_stream(stream.size());
-  device_x.copy_from(x);
-  device_stream.copy_from(stream);
-  Cuda ctx;
-  LMD_CUDA_TRY(multiprocessors(ctx, &ctx.multiprocessors));
-  TileWorkspace workspace(ctx.multiprocessors, kN, Layer::scratch_bytes(kK));
-  BasicLinearArgs<Half> a{.y = device_y.data(),
-                          .x = device_x.data(),
-                          .codes = device_stream.data(),
-                          .m = kM,
-                          .n = kN,
-                          .k = kK,
-                          .x_stride = kK,
-                          .y_stride = kN};
-  using P = FragmentPolicy<W, Half>;
-  REQUIRE(Layer::template run<P>(ctx, a, workspace.view()) == cudaSuccess);
-  a.y = nullptr;
-  a.y_f32 = device_y_f32.data();
-  REQUIRE(Layer::template run<P>(ctx, a, workspace.view()) == cudaSuccess);
-  std::vector<Half> rounded(kM * kN);
-  std::vector<float> unrounded(kM * kN);
-  device_y.copy_to(rounded);
-  device_y_f32.copy_to(unrounded);
+  DeviceLayer<Layer> layer(70, 300, 1280, 1);
+  const int n = layer.m * layer.n;
+  DeviceBuffer<Half> y(n);
+  DeviceBuffer<float> y_f32(n);
+  layer.run(layer.m, y.data(), nullptr);
+  layer.run(layer.m, nullptr, y_f32.data());
+  std::vector<Half> rounded(n);
+  std::vector<float> unrounded(n);
+  y.copy_to(rounded);
+  y_f32.copy_to(unrounded);
   int wrong = 0;
   for (std::size_t i = 0; i < rounded.size(); ++i)
     wrong += to_half(unrounded[i]).bits != rounded[i].bits;
@@ -158,43 +177,17 @@ void compare_unrounded() {
 /// A token's sums are the same bits in any batch.
 template <class Layer>
 void compare_batches() {
-  using W = quant::WeightInt4<128>;
-  using P = FragmentPolicy<W, Half>;
-  constexpr int kM = 100;
-  constexpr int kN = 528;
-  constexpr int kK = 2560;
-  std::mt19937 rng(3);
-  std::normal_distribution<float> normal;
-  const std::vector<std::uint8_t> stream = RandomRows<W>(kN, kK, rng).fragments();
-  std::vector<Half> x(kM * kK);
-  for (auto& v : x)
-    v = to_half(normal(rng));
-  DeviceBuffer<Half> device_x(x.size());
-  DeviceBuffer<float> device_y(kM * kN);
-  DeviceBuffer<std::uint8_t> device_stream(stream.size());
-  device_x.copy_from(x);
-  device_stream.copy_from(stream);
-  Cuda ctx;
-  LMD_CUDA_TRY(multiprocessors(ctx, &ctx.multiprocessors));
-  TileWorkspace workspace(ctx.multiprocessors, kN, Layer::scratch_bytes(kK));
-  std::vector<float> all(kM * kN);
-  for (const int m : {kM, 64, 33, 17, 9, 8, 1}) {
+  DeviceLayer<Layer> layer(100, 528, 2560, 3);
+  DeviceBuffer<float> y(layer.m * layer.n);
+  std::vector<float> all(layer.m * layer.n);
+  for (const int m : {100, 64, 33, 17, 9, 8, 1}) {
     CAPTURE(m);
-    device_y.fill_bytes(0xff);
-    REQUIRE(Layer::template run<P>(ctx,
-                                   {.y_f32 = device_y.data(),
-                                    .x = device_x.data(),
-                                    .codes = device_stream.data(),
-                                    .m = m,
-                                    .n = kN,
-                                    .k = kK,
-                                    .x_stride = kK,
-                                    .y_stride = kN},
-                                   workspace.view()) == cudaSuccess);
-    std::vector<float> found(kM * kN);
-    device_y.copy_to(found);
-    if (m == kM) all = found;
-    CHECK(std::memcmp(found.data(), all.data(), std::size_t(m) * kN * sizeof(float)) == 0);
+    y.fill_bytes(0xff);
+    layer.run(m, nullptr, y.data());
+    std::vector<float> found(all.size());
+    y.copy_to(found);
+    if (m == layer.m) all = found;
+    CHECK(std::memcmp(found.data(), all.data(), std::size_t(m) * layer.n * sizeof(float)) == 0);
   }
 }
 

@@ -23,25 +23,13 @@ struct Layer {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("tile linear on Cuda is Host's, Half activations",
-                   W,
-                   quant::WeightHalf,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+TEST_CASE_TEMPLATE("tile linear on Cuda is Host's, Half activations", W, LMD_WEIGHTS_OF_HALF) {
   if (has_gpu()) compare_all_tiles<Layer, W, Half>();
 }
 
 TEST_CASE_TEMPLATE("tile linear on Cuda is Host's, BFloat16 activations",
                    W,
-                   quant::WeightBFloat16,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+                   LMD_WEIGHTS_OF_BFLOAT16) {
   if (has_gpu()) compare_all_tiles<Layer, W, BFloat16>();
 }
 

@@ -53,45 +53,25 @@ void compare_normalised() {
 
 TEST_CASE_TEMPLATE("warp group linear on Cuda is Host's, Half activations",
                    W,
-                   quant::WeightHalf,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+                   LMD_WEIGHTS_OF_HALF) {
   if (has_layer()) compare_all_tiles<Layer, W, Half>();
 }
 
 TEST_CASE_TEMPLATE("warp group linear on Cuda is Host's, BFloat16 activations",
                    W,
-                   quant::WeightBFloat16,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+                   LMD_WEIGHTS_OF_BFLOAT16) {
   if (has_layer()) compare_all_tiles<Layer, W, BFloat16>();
 }
 
 TEST_CASE_TEMPLATE("warp group linear normalises its input, Half activations",
                    W,
-                   quant::WeightHalf,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+                   LMD_WEIGHTS_OF_HALF) {
   if (has_layer()) compare_normalised<W, Half>();
 }
 
 TEST_CASE_TEMPLATE("warp group linear normalises its input, BFloat16 activations",
                    W,
-                   quant::WeightBFloat16,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+                   LMD_WEIGHTS_OF_BFLOAT16) {
   if (has_layer()) compare_normalised<W, BFloat16>();
 }
 

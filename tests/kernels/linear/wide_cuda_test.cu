@@ -98,14 +98,7 @@ void compare_all() {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("unpack_rows is W::decode rounded, Half",
-                   W,
-                   quant::WeightHalf,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+TEST_CASE_TEMPLATE("unpack_rows is W::decode rounded, Half", W, LMD_WEIGHTS_OF_HALF) {
   if (!has_gpu()) return;
   constexpr int kChunk = quant::FragmentWeights<W>::kChunkColumns;
   for (const int n : {1, 8, 9, 16, 33, 300})
@@ -113,14 +106,7 @@ TEST_CASE_TEMPLATE("unpack_rows is W::decode rounded, Half",
   if (W::kGroupSize == 32) unpack_exactly<W, Half>(17, 96, 7);  // a padded chunk
 }
 
-TEST_CASE_TEMPLATE("unpack_rows is W::decode rounded, BFloat16",
-                   W,
-                   quant::WeightBFloat16,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+TEST_CASE_TEMPLATE("unpack_rows is W::decode rounded, BFloat16", W, LMD_WEIGHTS_OF_BFLOAT16) {
   if (!has_gpu()) return;
   constexpr int kChunk = quant::FragmentWeights<W>::kChunkColumns;
   for (const int n : {1, 33, 300})
@@ -128,26 +114,14 @@ TEST_CASE_TEMPLATE("unpack_rows is W::decode rounded, BFloat16",
   if (W::kGroupSize == 32) unpack_exactly<W, BFloat16>(17, 96, 7);  // a padded chunk
 }
 
-TEST_CASE_TEMPLATE("wide linear on Cuda is Host's, Half activations",
-                   W,
-                   quant::WeightHalf,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+TEST_CASE_TEMPLATE("wide linear on Cuda is Host's, Half activations", W, LMD_WEIGHTS_OF_HALF) {
   if (!has_gpu()) return;
   compare_all<W, Half>();
 }
 
 TEST_CASE_TEMPLATE("wide linear on Cuda is Host's, BFloat16 activations",
                    W,
-                   quant::WeightBFloat16,
-                   quant::WeightInt4<32>,
-                   quant::WeightInt4<64>,
-                   quant::WeightInt4<128>,
-                   quant::WeightAffine4<32>,
-                   quant::WeightInt8<32>) {
+                   LMD_WEIGHTS_OF_BFLOAT16) {
   if (!has_gpu()) return;
   compare_all<W, BFloat16>();
 }

@@ -58,6 +58,8 @@ is_installed() {
     nlohmann-json3-dev) [[ -e /usr/include/nlohmann/json.hpp ]] || has_package "$1" ;;
     libcli11-dev) [[ -e /usr/include/CLI/CLI.hpp ]] || has_package "$1" ;;
     libedit-dev) [[ -e /usr/include/editline/readline.h ]] || has_package "$1" ;;
+    libboost*-dev) boost_is_new_enough || has_package "$1" ;;
+    libssl-dev) [[ -e /usr/include/openssl/ssl.h ]] || has_package "$1" ;;
     doctest-dev) [[ -e /usr/include/doctest/doctest.h ]] || has_package "$1" ;;
     *) has_package "$1" ;;
   esac
@@ -65,8 +67,21 @@ is_installed() {
 
 has_package() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
 
+# Whether the Boost headers of this machine are those of 1.81 or newer.
+boost_is_new_enough() {
+  local version
+  version=$(sed -n 's/^#define BOOST_VERSION \([0-9]*\).*/\1/p' /usr/include/boost/version.hpp 2>/dev/null)
+  ((${version:-0} >= 108100))
+}
+
 need_build_packages() {
-  need_packages g++ cmake ninja-build python3 nlohmann-json3-dev libcli11-dev libedit-dev doctest-dev
+  # Debian 12 has two versions of Boost side by side; later releases' own is new enough.
+  local boost=libboost-dev
+  if ! boost_is_new_enough && grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then
+    boost=libboost1.81-dev
+  fi
+  need_packages g++ cmake ninja-build python3 nlohmann-json3-dev libcli11-dev libedit-dev doctest-dev \
+    "$boost" libssl-dev
 }
 
 # build PRESET TARGET: configures when there is need to, then builds.

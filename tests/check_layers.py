@@ -23,7 +23,7 @@ MAY_SEE = {  # folder under include/lmd -> folders that it may include beside it
     "serve": "core json text vision model engine",
 }
 # Third-party headers may appear in these folders only.
-THIRD_PARTY = {"nlohmann": {"json"}, "nccl.h": {"comm"}, "mpi.h": {"comm"}}
+THIRD_PARTY = {"nlohmann": {"json"}, "nccl.h": {"comm"}, "mpi.h": {"comm"}, "boost": {"serve"}, "openssl": {"serve"}}
 CUDA_INCLUDE = re.compile(r"\.cuh$|^cuda|^cub/|^thrust/|^mma\.h|^nv/")
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 80

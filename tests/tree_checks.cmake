@@ -4,9 +4,15 @@
 # One translation unit per header: proves that it needs nothing included before it.
 file(GLOB_RECURSE lmd_headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_DEPENDS
      ${PROJECT_SOURCE_DIR}/include/lmd/*.hpp ${PROJECT_SOURCE_DIR}/include/lmd/*.cuh)
+if(NOT LMD_WITH_SERVE)  # those need Boost
+  list(FILTER lmd_headers EXCLUDE REGEX "^lmd/serve/http/")
+endif()
 add_library(header_self_test OBJECT)
 set_target_properties(header_self_test PROPERTIES LINKER_LANGUAGE CXX)
 target_link_libraries(header_self_test PRIVATE lmd_strict)
+if(TARGET lmd_http)
+  target_link_libraries(header_self_test PRIVATE lmd_http)
+endif()
 target_compile_options(header_self_test PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O0>)
 set(all_hpp "")
 foreach(header IN LISTS lmd_headers)
@@ -48,6 +54,9 @@ file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/odr/all_headers.inc CONTENT "$
 add_executable(two_tu_odr consume/two_tu_odr/first.cpp consume/two_tu_odr/second.cpp)
 target_include_directories(two_tu_odr PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/odr)
 target_link_libraries(two_tu_odr PRIVATE lmd_strict)
+if(TARGET lmd_http)
+  target_link_libraries(two_tu_odr PRIVATE lmd_http)
+endif()
 target_compile_options(two_tu_odr PRIVATE -O0)
 add_test(NAME consume/two_tu_odr COMMAND two_tu_odr)
 

@@ -158,3 +158,9 @@ TEST_CASE("packing AWQ words refuses more chunks than a grid has blocks") {
   const AwqPackArgs none{.n = 0, .k = 128};
   CHECK(pack_awq<128>(Cuda{}, none) == cudaSuccess);
 }
+
+TEST_CASE("small: AWQ words packed on the device") {
+  if (!has_gpu()) return;
+  compare<32>({24}, 64, AwqScaleType::kHalf, false);
+  compare<128>({40, 40}, 256, AwqScaleType::kBFloat16, true);
+}

@@ -235,6 +235,18 @@ TEST_CASE_TEMPLATE("a number too large for a half is reported", From, WeightFloa
   }
 }
 
+TEST_CASE_TEMPLATE("small: packing on the device",
+                   W,
+                   WeightHalf,
+                   WeightInt4<128>,
+                   WeightAffine4<32>,
+                   WeightInt8<32>) {
+  if (!has_gpu()) return;
+  const Rows<W> rows = random_rows<W>(48, 3 * FragmentWeights<W>::kChunkColumns, 300);
+  compare<W, W>(rows, rows, RowOrder::kAsTheyAre, 0);
+  compare<W, W>(rows, rows, RowOrder::kGateUpBlocks, 0);
+}
+
 TEST_CASE("[gate; up] in blocks: rows by hand") {
   // 32 rows: gates 0 .. 15, values 16 .. 31.
   const int expected[32] = {0, 1, 2,  3,  4,  5,  6,  7,  16, 17, 18, 19, 20, 21, 22, 23,

@@ -311,3 +311,17 @@ TEST_CASE_TEMPLATE("decode on Cuda is Host's, head_dim 64 and 96, BFloat16 too",
   compare<FragmentKvPolicy<S, 128>, BFloat16>(8, 2, {200, 15, 700}, 14);
   compare<FragmentKvPolicy<S, 96>, BFloat16>(4, 2, {150, 64, 31, 0}, 15);
 }
+
+TEST_CASE_TEMPLATE("small: decode on Cuda is Host's",
+                   S,
+                   quant::Kv16,
+                   quant::Kv8,
+                   quant::Kv4,
+                   quant::Kv8V4,
+                   quant::Kv4c) {
+  if (!has_gpu()) return;
+  compare<FragmentKvPolicy<S, 128>, Half>(8, 2, {130, 5, 63}, 21);
+  compare<FragmentKvPolicy<S, 128>, Half>(6, 1, {700}, 22, 4);           // a cluster
+  compare<FragmentKvPolicy<S, 128>, Half>(8, 4, {300, 10, 129}, 23, 7);  // jobs in parts
+  compare<FragmentKvPolicy<S, 64>, BFloat16>(3, 1, {70, 1}, 24);
+}

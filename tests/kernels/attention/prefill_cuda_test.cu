@@ -261,3 +261,15 @@ TEST_CASE("prefill_step refuses shapes that it does not have") {
   args.n_pages = -1;
   CHECK(prefill_step<P>(Cuda{}, args) == cudaErrorInvalidValue);
 }
+
+TEST_CASE_TEMPLATE("small: prefill on Cuda is Host's",
+                   S,
+                   quant::Kv16,
+                   quant::Kv8,
+                   quant::Kv4,
+                   quant::Kv8V4,
+                   quant::Kv4c) {
+  if (!has_gpu()) return;
+  compare<FragmentKvPolicy<S, 128>, Half>({4, 2, {{63, 66}, {0, 3}}}, 600);
+  compare<FragmentKvPolicy<S, 64>, BFloat16>({3, 1, {{65, 2}, {0, 65}}}, 601);
+}

@@ -200,3 +200,15 @@ TEST_CASE("seal_step refuses more chunks than it can list") {
   CHECK(seal_step<P>(Cuda{}, args) == cudaErrorInvalidValue);
   CHECK(seal_step<P>(Cuda{}, {.n_chunks = 0, .layers = 1, .kv_heads = 1}) == cudaSuccess);
 }
+
+TEST_CASE_TEMPLATE("small: a step seals the pages that it fills",
+                   S,
+                   quant::Kv16,
+                   quant::Kv8,
+                   quant::Kv4,
+                   quant::Kv8V4,
+                   quant::Kv4c) {
+  if (!has_gpu()) return;
+  compare<FragmentKvPolicy<S, 128>>(kKinds[0], {63, 5, 191}, 2, 2, false, 200);
+  compare<FragmentKvPolicy<S, 64>>(kKinds[0], {127, 0}, 1, 1, true, 201);
+}

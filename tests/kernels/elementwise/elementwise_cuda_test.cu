@@ -169,3 +169,12 @@ TEST_CASE_TEMPLATE("embedding on Cuda gives the numbers of the definition", T, H
 }
 
 }  // namespace
+
+TEST_CASE_TEMPLATE("small: elementwise operations and embedding", T, Half, BFloat16) {
+  if (!has_gpu()) return;
+  check_silu_mul<T>(3, 136);
+  check_silu_mul<T>(3, 64, 1);
+  check_gelu<T>(2049);
+  check_embed<kernels::WeightPolicy<quant::WeightHalf>, T>(65);
+  check_embed<kernels::WeightPolicy<quant::WeightInt4<32>, quant::PairedOrder>, T>(96);
+}

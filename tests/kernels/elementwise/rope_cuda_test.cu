@@ -108,3 +108,9 @@ TEST_CASE("angles on Cuda: more than a grid has blocks is refused") {
         cudaErrorInvalidValue);
   CHECK(kernels::rope_rotation(Cuda{}, {.n = 0, .head_dim = 128}) == cudaSuccess);
 }
+
+TEST_CASE("small: angles on Cuda are Host's") {
+  if (!has_gpu()) return;
+  compare(mixed_tokens(129, 500), 128, 1.0, false);
+  compare(mixed_tokens(3, 501), 64, 0.25, true);
+}

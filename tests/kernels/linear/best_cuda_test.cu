@@ -173,3 +173,13 @@ TEST_CASE("the best outputs need room for their keys") {
   CHECK(tile_linear<P4>(Cuda{}, a, {}) == cudaErrorInvalidValue);
   CHECK(best_tokens(Cuda{}, {.m = 1, .parts = 0}) == cudaErrorInvalidValue);
 }
+
+TEST_CASE_TEMPLATE("small: the best outputs of every kernel", P, P4, PHalf, PBFloat16) {
+  if (!has_gpu()) return;
+  for (const int m : {1, 9}) {
+    const LinearCase c{.m = m, .n = 264, .k = 384};
+    if (m == 1) compare<P>(&by_skinny<P>, c, 71);
+    compare<P>(&tile_linear<P>, c, 72);
+    if (has_warpgroup_linear<P>()) compare<P>(&warpgroup_linear<P>, c, 73);
+  }
+}

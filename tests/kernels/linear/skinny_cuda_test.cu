@@ -147,3 +147,11 @@ TEST_CASE("skinny linear of no tokens asks no device") {
   using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
   CHECK(skinny_linear<P>(Cuda{}, {.m = 0, .n = 16, .k = 128}) == cudaSuccess);
 }
+
+TEST_CASE_TEMPLATE("small: skinny linear on Cuda is Host's", W, LMD_WEIGHTS_OF_HALF) {
+  if (!has_gpu()) return;
+  for (const int m : {1, 2, 5, 8}) {
+    compare<W, Half>({.m = m, .n = 48, .k = 1024, .has_norm = true, .has_bias = true}, 31);
+    compare<W, Half>({.m = m, .n = 64, .k = 1024, .epilogue = LinearEpilogue::kSiluMul}, 32);
+  }
+}

@@ -101,6 +101,17 @@ void compare_all_tiles() {
   if (W::kGroupSize == 0) compare_tiles<Layer, W, T>({.m = 19, .n = 33, .k = 1032}, seed++);
 }
 
+/// The kernel's ways in a few small shapes.
+template <class Layer, class W, class T>
+void compare_few_tiles() {
+  constexpr int kChunk = quant::FragmentWeights<W>::kChunkColumns;
+  compare_tiles<Layer, W, T>({.m = 9, .n = 264, .k = kChunk, .has_bias = true}, 51);
+  compare_tiles<Layer, W, T>({.m = 65, .n = 96, .k = 1024, .epilogue = LinearEpilogue::kAdd}, 52);
+  compare_tiles<Layer, W, T>({.m = 17, .n = 272, .k = 1024, .epilogue = LinearEpilogue::kSiluMul},
+                             53);
+  compare_tiles<Layer, W, T>({.m = 8, .n = 300, .k = kChunk * 9}, 54);  // blocks share a tile
+}
+
 /// Long sums, many blocks for each tile.
 template <class Layer>
 void compare_long_sums() {

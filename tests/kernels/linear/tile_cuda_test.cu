@@ -60,3 +60,7 @@ TEST_CASE("tile linear of no tokens asks no device") {
   using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
   CHECK(tile_linear<P>(Cuda{}, {.m = 0, .n = 16, .k = 128}, {}) == cudaSuccess);
 }
+
+TEST_CASE_TEMPLATE("small: tile linear on Cuda is Host's", W, LMD_WEIGHTS_OF_HALF) {
+  if (has_gpu()) compare_few_tiles<Layer, W, Half>();
+}

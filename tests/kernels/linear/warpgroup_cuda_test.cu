@@ -118,3 +118,9 @@ TEST_CASE("warp group linear: unrounded outputs are those that are rounded elsew
 TEST_CASE("warp group linear: a token's sums are the same bits in any batch") {
   if (has_layer()) compare_batches<Layer>();
 }
+
+TEST_CASE_TEMPLATE("small: warp group linear on Cuda is Host's", W, LMD_WEIGHTS_OF_HALF) {
+  if (!has_layer()) return;
+  compare_few_tiles<Layer, W, Half>();
+  compare_tiles<Layer, W, Half>({.m = 9, .n = 96, .k = 1024, .has_norm = true, .x_padding = 0}, 41);
+}

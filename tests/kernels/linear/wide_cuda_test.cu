@@ -171,3 +171,16 @@ TEST_CASE("wide linear refuses too little scratch") {
   CHECK(wide_linear<P>(Cuda{}, {.m = 9, .n = 16, .k = 128}, {.dense = &dense}) ==
         cudaErrorInvalidValue);
 }
+
+TEST_CASE_TEMPLATE("small: wide linear on Cuda is Host's", W, LMD_WEIGHTS_OF_HALF) {
+  if (!has_gpu()) return;
+  unpack_exactly<W, Half>(33, quant::FragmentWeights<W>::kChunkColumns * 2, 61);
+  compare<W, Half>(&wide_linear<FragmentPolicy<W, Half>>,
+                   {.m = 70,
+                    .n = 96,
+                    .k = 640,
+                    .epilogue = LinearEpilogue::kSiluMul,
+                    .has_norm = true,
+                    .has_bias = true},
+                   62);
+}

@@ -123,7 +123,8 @@ void check_both(const Case& c) {
       [](const auto& a) { return kernels::layer_norm(Cuda{}, a); });
 }
 
-TEST_CASE_TEMPLATE("small norms on Cuda agree with the Host definition", T, Half, BFloat16, float) {
+TEST_CASE_TEMPLATE(
+    "small: norms on Cuda agree with the Host definition", T, Half, BFloat16, float) {
   if (!has_gpu()) return;
   for (const int n : {1, 7, 8, 9, 255, 256, 257}) {
     for (const int m : {1, 5}) {

@@ -11,7 +11,7 @@
 using namespace lmd;
 using kernels::TokenRun;
 
-TEST_CASE("runs of any length arrive as the definition has them") {
+TEST_CASE("small: runs of any length arrive as the definition has them") {
   if (!has_gpu()) return;
   constexpr int kSlot = 1000;
   const std::vector<int> lengths = {1, 0, 127, 128, 129, 1000, 2};

@@ -119,6 +119,7 @@ void compare_long_sums() {
   compare_tiles<Layer, W, Half>({.m = 64, .n = 512, .k = 14336}, 1);
   compare_tiles<Layer, W, Half>({.m = 16, .n = 4096, .k = 4096, .epilogue = LinearEpilogue::kAdd},
                                 2);
+  compare_tiles<Layer, W, Half>({.m = 9, .n = 48, .k = 18944}, 3);  // slices end behind k
 }
 
 /// A layer of random 4-bit rows, and m random activations, on the device.

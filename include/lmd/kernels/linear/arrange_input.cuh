@@ -99,8 +99,12 @@ __device__ __forceinline__ void arrange_row(const BasicLinearArgs<T>& a,
     factor = rsqrtf(block_sum(sum, partial) / a.k + a.norm_eps);
   }
   for (int piece = mine; piece < pieces; piece += threads) {
-    ArrangePiece<T> p = first;
-    if (piece != mine) p.load(x, piece * 32, a.k);
+    ArrangePiece<T> p;  // zeros: a piece may lie behind k
+    if (piece == mine) {
+      p = first;
+    } else {
+      p.load(x, piece * 32, a.k);
+    }
     if (a.norm_weight != nullptr) p.scale(factor, a.norm_weight, piece * 32, a.k);
     p.store(out, token, piece, tokens);
   }

@@ -32,9 +32,9 @@ void add_rows(bench::LinearMemory& memory, const Layers& layers) {
   const Way skinny{"skinny/w4g128",
                    [](Cuda ctx, const Args& a) { return skinny_linear<P>(ctx, a); }};
   const Way dense{"cublaslt/f16", {}, &memory.dense()};
-  for (const int m : {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096}) {
+  for (const int m : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096}) {
     bench::add_linear_rows(linear, layers, m);
-    if (m >= 8 && m <= 32) bench::add_linear_rows(skinny, layers, m);
+    if (m >= 2 && m <= 16) bench::add_linear_rows(skinny, layers, m);
     if (m <= 256) bench::add_linear_rows(tile, layers, m);
     if (m >= 8 && m <= 512) bench::add_linear_rows(warpgroup, layers, m);
     if (m >= 64 && m <= 256) bench::add_linear_rows(wide, layers, m);

@@ -26,7 +26,7 @@ template <class W, class T>
 void compare_all() {
   using F = quant::FragmentWeights<W>;
   unsigned seed = 1;
-  for (const int m : {1, 2, 7, 8}) {
+  for (const int m : {1, 2, 7, 8, 9}) {
     for (const int n : {1, 15, 16, 17, 64}) {
       for (const int k : {F::kChunkColumns, F::kChunkColumns * 3})
         compare<W, T>({.m = m, .n = n, .k = k}, seed++);
@@ -34,7 +34,7 @@ void compare_all() {
   }
   compare<W, T>({.m = 1, .n = 2304, .k = F::kChunkColumns * 17}, seed++);  // several tiles a block
   compare<W, T>({.m = 3, .n = 2304 * 4, .k = F::kChunkColumns}, seed++);   // several passes
-  compare<W, T>({.m = 11, .n = 48, .k = F::kChunkColumns * 2}, seed++);    // two passes over tokens
+  compare<W, T>({.m = 19, .n = 48, .k = F::kChunkColumns * 2}, seed++);    // two passes over tokens
   for (const int m : {1, 5}) {
     compare<W, T>({.m = m, .n = 96, .k = 1024, .has_bias = true}, seed++);
     compare<W, T>({.m = m, .n = 96, .k = 1024, .epilogue = LinearEpilogue::kAdd}, seed++);
@@ -72,6 +72,27 @@ TEST_CASE("skinny linear on Cuda: the shapes of a 7B layer, long sums") {
   compare<quant::WeightInt4<32>, Half>({.m = 8, .n = 64, .k = 14336}, 6);
   compare<quant::WeightInt4<32>, Half>({.m = 8, .n = 64, .k = 14336}, 7, Cuda{});
   compare<W, Half>({.m = 1, .n = 92544, .k = 256}, 8);  // two passes
+}
+
+TEST_CASE_TEMPLATE("skinny linear on Cuda: blocks of a cluster share out k", T, Half, BFloat16) {
+  if (!has_gpu()) return;
+  using W = quant::WeightInt4<128>;
+  unsigned seed = 21;
+  for (const int m : {5, 8, 9}) {
+    for (const int k : {14336, 18944}) {
+      compare<W, T>({.m = m, .n = 1000, .k = k, .epilogue = LinearEpilogue::kAdd}, seed++, Cuda{});
+      compare<W, T>({.m = m,
+                     .n = 96,
+                     .k = k,
+                     .epilogue = LinearEpilogue::kSiluMul,
+                     .has_norm = true,
+                     .has_bias = true},
+                    seed++, Cuda{});
+    }
+  }
+  compare<quant::WeightInt4<32>, T>({.m = 8, .n = 80, .k = 17440}, seed++, Cuda{});
+  // Several tiles for each cluster, in an odd number of passes.
+  compare<W, T>({.m = 8, .n = 16 * 9 * 66, .k = 14336}, seed++, Cuda{});
 }
 
 TEST_CASE_TEMPLATE("skinny linear normalises rows of any size", T, Half, BFloat16) {

@@ -10,10 +10,9 @@
 namespace lmd::kernels {
 
 /// Up to which number of tokens a kernel is used; skinny_linear while it reads the weights once.
-/// 2026-11-28 H200, chained, W4 g128, one layer of a 7B model, us: skinny 41.2, 49.4, 50.4 at 1, 2, 4
-/// tokens; w1w3 with it and with warp groups 21.4 and 28.4 at 5, 21.9 and 28.4 at 8; w2, in two passes,
-/// 25.6 and 21.9 at 5. The layer with warp groups 75, 106, 211 at 8, 64, 128; with tiles 85, 268, 534
-/// there; wide 302, 312, 362 at 64, 128, 256.
+/// 2026-11-28 H200, chained, W4 g128, one layer of a 7B model, us: skinny 39.1, 47.1, 50.7, 59.7 at 1, 2, 4, 8
+/// tokens and 94 at 16; warp groups 75, 79, 106, 211 at 8, 16, 64, 128; tiles 85, 268, 534 at 8, 64, 128; wide
+/// 302, 312, 362 at 64, 128, 256.
 inline constexpr int kSkinnyLinearTokens = 8;
 inline constexpr int kWarpgroupLinearTokens = 192;
 inline constexpr int kTileLinearTokens = 64;

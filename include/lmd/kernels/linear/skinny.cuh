@@ -49,6 +49,49 @@ struct SliceOfWeights {
   }
 };
 
+/// What a block, and a warp of it, computes: blocks or clusters share out the row tiles, the warps of a block or
+/// of all blocks of a cluster the chunks of a tile.
+template <class S>
+struct SkinnyShare {
+  using F = typename S::F;
+  int chunks;        ///< of a row tile
+  int first_tile;    ///< of the block
+  int tiles;         ///< of the block
+  int block_chunk;   ///< of the block, the first
+  int columns;       ///< of the block
+  int first_chunk;   ///< of the warp
+  int last_chunk;    ///< behind it
+  int most_columns;  ///< of any block
+  int most_tiles;    ///< of any block
+
+  __device__ __forceinline__ SkinnyShare(int n, int k, int warp)
+      : chunks(ceil_div(k, F::kChunkColumns)) {
+    const int n_tiles = ceil_div(n, F::kTileRows);
+    const int cluster = PassTotals<S>::blocks();
+    const int rank = PassTotals<S>::rank();
+    const int clusters = static_cast<int>(gridDim.x) / cluster;
+    // Blocks i and i + grid / 2 tend to run on one multiprocessor: they take neighbouring shares, so
+    // that its sum is rounded once.
+    const int per_sm = clusters % S::kTuning.blocks_per_sm == 0 ? S::kTuning.blocks_per_sm : 1;
+    const int number = static_cast<int>(blockIdx.x) / cluster;
+    const int place = number % (clusters / per_sm) * per_sm + number / (clusters / per_sm);
+    first_tile = begin_of(n_tiles, place, clusters);
+    tiles = begin_of(n_tiles, place + 1, clusters) - first_tile;
+    block_chunk = begin_of(chunks, rank, cluster);
+    columns = (begin_of(chunks, rank + 1, cluster) - block_chunk) * F::kChunkColumns;
+    first_chunk = begin_of(chunks, rank * S::kWarps + warp, cluster * S::kWarps);
+    last_chunk = begin_of(chunks, rank * S::kWarps + warp + 1, cluster * S::kWarps);
+    most_columns = ceil_div(chunks, cluster) * F::kChunkColumns;
+    most_tiles = ceil_div(n_tiles, clusters);
+  }
+
+ private:
+  /// Of share i of n.
+  [[nodiscard]] static __device__ __forceinline__ int begin_of(int all, int i, int n) {
+    return static_cast<int>(std::int64_t{all} * i / n);
+  }
+};
+
 template <class S, int Tokens>
 __global__ void __launch_bounds__(S::kThreads, S::kTuning.blocks_per_sm)
     skinny_linear_kernel(const __grid_constant__ BasicLinearArgs<typename S::T> a) {
@@ -56,35 +99,23 @@ __global__ void __launch_bounds__(S::kThreads, S::kTuning.blocks_per_sm)
   extern __shared__ __align__(128) std::uint8_t shared[];
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  const int n_tiles = ceil_div(a.n, F::kTileRows);
-  const int chunks = ceil_div(a.k, F::kChunkColumns);
-  const int padded_k = chunks * F::kChunkColumns;
-  const auto share = [](int of, int i, int n) {
-    return static_cast<int>(std::int64_t{of} * i / n);
-  };
-  // Blocks i and i + grid / 2 tend to run on one multiprocessor: they take neighbouring shares, so
-  // that its sum is rounded once.
-  const int per_sm = gridDim.x % S::kTuning.blocks_per_sm == 0 ? S::kTuning.blocks_per_sm : 1;
-  const int sm_blocks = gridDim.x / per_sm;
-  const int place = blockIdx.x % sm_blocks * per_sm + blockIdx.x / sm_blocks;
-  const int first_tile = share(n_tiles, place, gridDim.x);
-  const int tiles = share(n_tiles, place + 1, gridDim.x) - first_tile;
-  const int first_chunk = share(chunks, warp, S::kWarps);
-  const int last_chunk = share(chunks, warp + 1, S::kWarps);
-  const int slice = last_chunk - first_chunk;
-  const typename S::Shared at(padded_k, ceil_div(n_tiles, static_cast<int>(gridDim.x)), a.m);
+  const SkinnyShare<S> share(a.n, a.k, warp);
+  const int slice = share.last_chunk - share.first_chunk;
+  const typename S::Shared at(share.most_columns, share.most_tiles, a.m);
 
   SliceOfWeights<S> weights{
       .ring = {.bytes = shared + warp * S::kRingBytes,
                .barriers = shared_address(shared + at.barriers) + warp * S::kTuning.stages * 8,
-               .left = tiles * ceil_div(slice, S::kStageChunks)},
-      .from = a.codes + (std::int64_t{first_tile} * chunks + first_chunk) * F::kChunkBytes,
-      .chunks = chunks,
+               .left = share.tiles * ceil_div(slice, S::kStageChunks)},
+      .from = a.codes +
+              (std::int64_t{share.first_tile} * share.chunks + share.first_chunk) * F::kChunkBytes,
+      .chunks = share.chunks,
       .slice = slice};
   weights.start();
   SliceOfX<S, Tokens> slice_of_x{.a = a,
-                                 .first_column = first_chunk * F::kChunkColumns,
-                                 .last_column = last_chunk * F::kChunkColumns};
+                                 .block_column = share.block_chunk * F::kChunkColumns,
+                                 .first_column = share.first_chunk * F::kChunkColumns,
+                                 .last_column = share.last_chunk * F::kChunkColumns};
   slice_of_x.prefetch_weights();
   wait_for_previous_kernel();
   allow_next_kernel();
@@ -92,19 +123,21 @@ __global__ void __launch_bounds__(S::kThreads, S::kTuning.blocks_per_sm)
   auto* xs = reinterpret_cast<std::uint16_t*>(shared + at.x);
   auto* x_sums = reinterpret_cast<float*>(shared + at.x_sums);
   auto* squares = reinterpret_cast<float*>(shared + at.squares);
-  slice_of_x.stage(padded_k, xs, x_sums, squares);
+  slice_of_x.stage(share.columns, xs, x_sums, squares);
   __syncwarp();
   const int column = Tokens == 1 ? 0 : lane % 4 * 2;  // of the product's, the first of this lane
   const float inverse_scale[2] = {slice_of_x.scale_of(column).inverse(),
                                   slice_of_x.scale_of(Tokens == 1 ? 0 : column + 1).inverse()};
   // Lanes without a token read the last one; their columns of the product are not used.
-  xs += Tokens == 1 ? 0 : std::int64_t{min(lane / 4, a.m - 1)} * (padded_k + S::kRowPad);
+  xs += Tokens == 1 ? 0 : std::int64_t{min(lane / 4, a.m - 1)} * (share.columns + S::kRowPad);
 
   float* sums = reinterpret_cast<float*>(shared + at.sums);
-  constexpr int kPassSums = S::kPassTiles * S::kTileSums;
-  for (int done = 0; done < tiles; done += S::kPassTiles) {
-    const int pass = min(S::kPassTiles, tiles - done);
-    float* pass_sums = sums + done / S::kPassTiles % 2 * kPassSums * S::kWarps;
+  float* parts = reinterpret_cast<float*>(shared + at.parts);
+  const int before = share.first_chunk - share.block_chunk;
+  for (int done = 0; done < share.tiles; done += S::kPassTiles) {
+    const int pass = min(S::kPassTiles, share.tiles - done);
+    const int buffer = done / S::kPassTiles % 2;
+    float* pass_sums = sums + buffer * S::kPassSums * S::kWarps;
     for (int tile = 0; tile < pass; ++tile) {
       float acc[4] = {};
       for (int chunk = 0; chunk < slice; chunk += S::kStageChunks) {
@@ -113,17 +146,22 @@ __global__ void __launch_bounds__(S::kThreads, S::kTuning.blocks_per_sm)
         for (int u = 0; u < S::kStageChunks; ++u) {
           if (chunk + u < slice) {
             multiply_chunk<S, Tokens>(acc, in + u * F::kChunkBytes, xs, x_sums,
-                                      (first_chunk + chunk + u) * F::kChunkColumns, lane);
+                                      (before + chunk + u) * F::kChunkColumns, lane);
           }
         }
         weights.release();
       }
-      keep_sums<Tokens>(acc, inverse_scale, pass_sums + warp * kPassSums + tile * S::kTileSums,
+      keep_sums<Tokens>(acc, inverse_scale, pass_sums + warp * S::kPassSums + tile * S::kTileSums,
                         lane);
     }
     __syncthreads();
-    store_tiles<S, Tokens>(a, pass_sums, squares, first_tile + done, pass);
+    store_tiles<S, Tokens>(
+        a,
+        PassTotals<S>{
+            .sums = pass_sums, .squares = squares, .parts = parts + buffer * S::kPassSums},
+        share.first_tile + done, pass);
   }
+  if constexpr (S::kIsCluster) cluster_sync();  // others may still read this block's sums
 }
 
 /// 2026-11-23 H200, one layer of a 7B model (four matrices, W4 g128), chained: 16 warps and one
@@ -141,48 +179,86 @@ constexpr SkinnyTuning few_tokens_tuning(Arch arch) {
   return {.warps = 16, .stages = 4, .stage_bytes = 1088, .blocks_per_sm = 1, .pass_tiles = 4};
 }
 
-template <class S>
-[[nodiscard]] LaunchShape skinny_shape(const BasicLinearArgs<typename S::T>& a,
-                                       int tokens,
-                                       int n_multiprocessors) {
-  const int tiles = ceil_div(a.n, S::F::kTileRows);
-  const int grid = std::min(tiles, n_multiprocessors * S::kTuning.blocks_per_sm);
-  const typename S::Shared shared(round_up(a.k, S::F::kChunkColumns), ceil_div(tiles, grid),
-                                  tokens);
-  return {.grid = static_cast<unsigned>(grid),
-          .block = static_cast<unsigned>(S::kThreads),
-          .shared_bytes = static_cast<std::size_t>(shared.bytes)};
-}
+template <LinearPolicy P, int Tokens, bool IsCluster, int Cc = 0>
+using SkinnyOf =
+    Skinny<P, Tokens, Tokens == 1 ? &one_token_tuning : &few_tokens_tuning, IsCluster, Cc>;
 
-template <LinearPolicy P, int Tokens, SkinnyTuning (*Tuning)(Arch)>
-[[nodiscard]] cudaError_t launch_skinny(Cuda ctx,
-                                        const BasicLinearArgs<typename P::Act>& a,
-                                        int n_multiprocessors) {
-  const auto kernel = &skinny_linear_kernel<Skinny<P, Tokens, Tuning>, Tokens>;
+/// How a number of tokens is computed in one pass over the weights.
+template <Activation T>
+struct SkinnyPlan {
+  void (*kernel)(BasicLinearArgs<T>) = nullptr;  ///< null: there is no room for so many
+  LaunchShape shape = {};
+};
+
+/// By blocks alone.
+template <LinearPolicy P, int Tokens>
+[[nodiscard]] cudaError_t plan_blocks(Cuda ctx,
+                                      const BasicLinearArgs<typename P::Act>& a,
+                                      int tokens,
+                                      std::size_t room,
+                                      SkinnyPlan<typename P::Act>* plan) {
+  const auto kernel = &skinny_linear_kernel<SkinnyOf<P, Tokens, false>, Tokens>;
+  int sms = 0;
+  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
   return with_tuned_arch(ctx, kernel, [&]<int kCc>() {
-    return launch(ctx, skinny_shape<Skinny<P, Tokens, Tuning, kCc>>(a, a.m, n_multiprocessors),
-                  kernel, a);
-  });
-}
-
-/// Tokens of one pass over the weights: up to 8, where so many rows of x fit into shared memory.
-template <LinearPolicy P>
-[[nodiscard]] cudaError_t tokens_that_fit(Cuda ctx,
-                                          const BasicLinearArgs<typename P::Act>& a,
-                                          int n_multiprocessors,
-                                          int* tokens) {
-  *tokens = std::min(a.m, kSkinnyTokens);
-  if (*tokens <= 1) return cudaSuccess;
-  int room = 0;
-  LMD_CUDA_RETURN_IF_ERROR(shared_bytes_of_block(ctx, &room));
-  using Few = Skinny<P, kSkinnyTokens, few_tokens_tuning>;
-  return with_tuned_arch(ctx, &skinny_linear_kernel<Few, kSkinnyTokens>, [&]<int kCc>() {
-    using S = Skinny<P, kSkinnyTokens, few_tokens_tuning, kCc>;
-    while (*tokens > 1 && skinny_shape<S>(a, *tokens, n_multiprocessors).shared_bytes >
-                              static_cast<std::size_t>(room))
-      --*tokens;
+    using S = SkinnyOf<P, Tokens, false, kCc>;
+    const int tiles = ceil_div(a.n, S::F::kTileRows);
+    const int grid = std::min(tiles, sms * S::kTuning.blocks_per_sm);
+    const typename S::Shared shared(round_up(a.k, S::F::kChunkColumns), ceil_div(tiles, grid),
+                                    tokens);
+    plan->shape = {.grid = static_cast<unsigned>(grid),
+                   .block = static_cast<unsigned>(S::kThreads),
+                   .shared_bytes = static_cast<std::size_t>(shared.bytes)};
+    if (plan->shape.shared_bytes <= room) plan->kernel = kernel;
     return cudaSuccess;
   });
+}
+
+/// By clusters of two blocks or of four, as many as run at once.
+template <LinearPolicy P, int Tokens>
+[[nodiscard]] cudaError_t plan_clusters(Cuda ctx,
+                                        const BasicLinearArgs<typename P::Act>& a,
+                                        int tokens,
+                                        std::size_t room,
+                                        SkinnyPlan<typename P::Act>* plan) {
+  const auto kernel = &skinny_linear_kernel<SkinnyOf<P, Tokens, true>, Tokens>;
+  return with_tuned_arch(ctx, kernel, [&]<int kCc>() -> cudaError_t {
+    if (!tuned_arch(kCc).has_clusters()) return cudaSuccess;
+    using S = SkinnyOf<P, Tokens, true, kCc>;
+    const int tiles = ceil_div(a.n, S::F::kTileRows);
+    const int chunks = ceil_div(a.k, S::F::kChunkColumns);
+    for (const int cluster : {2, 4}) {
+      const typename S::Shared shared(ceil_div(chunks, cluster) * S::F::kChunkColumns, tiles,
+                                      tokens);
+      if (static_cast<std::size_t>(shared.bytes) > room) continue;
+      plan->shape = {.grid = static_cast<unsigned>(cluster),
+                     .block = static_cast<unsigned>(S::kThreads),
+                     .shared_bytes = static_cast<std::size_t>(shared.bytes),
+                     .cluster = cluster};
+      int n = 0;
+      LMD_CUDA_RETURN_IF_ERROR(max_clusters(ctx, plan->shape, kernel, &n));
+      if (n == 0) continue;
+      plan->shape.grid = static_cast<unsigned>(std::min(tiles, n) * cluster);
+      plan->kernel = kernel;
+      return cudaSuccess;
+    }
+    return cudaSuccess;
+  });
+}
+
+template <LinearPolicy P>
+[[nodiscard]] cudaError_t plan_skinny(Cuda ctx,
+                                      const BasicLinearArgs<typename P::Act>& a,
+                                      int tokens,
+                                      SkinnyPlan<typename P::Act>* plan) {
+  *plan = {};
+  int bytes = 0;
+  LMD_CUDA_RETURN_IF_ERROR(shared_bytes_of_block(ctx, &bytes));
+  const auto room = static_cast<std::size_t>(bytes);
+  if (tokens == 1) return plan_blocks<P, 1>(ctx, a, tokens, room, plan);
+  LMD_CUDA_RETURN_IF_ERROR((plan_blocks<P, kSkinnyTokens>(ctx, a, tokens, room, plan)));
+  if (plan->kernel != nullptr) return cudaSuccess;
+  return plan_clusters<P, kSkinnyTokens>(ctx, a, tokens, room, plan);
 }
 
 /// Whether skinny_linear reads the weights once. Shapes that it refuses it would not read at all.
@@ -192,18 +268,18 @@ template <LinearPolicy P>
                                       bool* is_one) {
   *is_one = true;
   if (a.m <= 1 || a.n <= 0 || a.k <= 0) return cudaSuccess;
-  int sms = 0;
-  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
-  int tokens = 0;
-  LMD_CUDA_RETURN_IF_ERROR(tokens_that_fit<P>(ctx, a, sms, &tokens));
-  *is_one = tokens == a.m;
+  *is_one = false;
+  if (a.m > kSkinnyTokens) return cudaSuccess;
+  SkinnyPlan<typename P::Act> plan;
+  LMD_CUDA_RETURN_IF_ERROR(plan_skinny<P>(ctx, a, a.m, &plan));
+  *is_one = plan.kernel != nullptr;
   return cudaSuccess;
 }
 
 }  // namespace detail
 
 /// y = epilogue(x w^T + bias) for few tokens: one pass over the weights for each 8 tokens (fewer
-/// where 8 rows of x do not fit into shared memory).
+/// where so many rows of x do not fit into the shared memory of four blocks).
 ///
 /// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x 16-byte aligned, norm_weight too.
 ///          With kSiluMul n is a multiple of 16, with kBest at most kMaxVocab.
@@ -217,22 +293,20 @@ template <LinearPolicy P>
       (a.epilogue == LinearEpilogue::kBest && (a.best == nullptr || a.n > kMaxVocab))) {
     return cudaErrorInvalidValue;
   }
-  if (a.m == 0) return cudaSuccess;
-  int sms = 0;
-  LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
-  int step = 0;
-  LMD_CUDA_RETURN_IF_ERROR(detail::tokens_that_fit<P>(ctx, a, sms, &step));
-  for (int i = 0; i < a.m; i += step) {
-    BasicLinearArgs<typename P::Act> part = a;
-    part.x += i * a.x_stride;
-    if (a.y_f32 != nullptr) part.y_f32 += i * a.y_stride;
-    if (a.y != nullptr) part.y += i * a.y_stride;
-    if (a.best != nullptr) part.best += std::int64_t{i} * best_parts(a.n);
-    part.m = std::min(step, a.m - i);
-    LMD_CUDA_RETURN_IF_ERROR(
-        part.m == 1 ? (detail::launch_skinny<P, 1, detail::one_token_tuning>(ctx, part, sms))
-                    : (detail::launch_skinny<P, detail::kSkinnyTokens, detail::few_tokens_tuning>(
-                          ctx, part, sms)));
+  BasicLinearArgs<typename P::Act> part = a;
+  for (int i = 0; i < a.m; i += part.m) {
+    part.x = a.x + i * a.x_stride;
+    if (a.y_f32 != nullptr) part.y_f32 = a.y_f32 + i * a.y_stride;
+    if (a.y != nullptr) part.y = a.y + i * a.y_stride;
+    if (a.best != nullptr) part.best = a.best + std::int64_t{i} * best_parts(a.n);
+    part.m = std::min(a.m - i, detail::kSkinnyTokens);
+    detail::SkinnyPlan<typename P::Act> plan;
+    LMD_CUDA_RETURN_IF_ERROR(detail::plan_skinny<P>(ctx, a, part.m, &plan));
+    while (plan.kernel == nullptr) {
+      if (--part.m == 0) return cudaErrorInvalidValue;
+      LMD_CUDA_RETURN_IF_ERROR(detail::plan_skinny<P>(ctx, a, part.m, &plan));
+    }
+    LMD_CUDA_RETURN_IF_ERROR(launch(ctx, plan.shape, plan.kernel, part));
   }
   return cudaSuccess;
 }

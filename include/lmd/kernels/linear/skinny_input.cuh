@@ -71,6 +71,7 @@ struct SliceOfX {
   static constexpr int kBatch = Tokens == 1 ? 4 : 8;
   static constexpr bool kIsScaled = std::same_as<T, Half>;
   const BasicLinearArgs<T>& a;
+  int block_column;  // the first of the block's, which has all of its columns in shared memory
   int first_column;
   int last_column;
   NormWeights first_weights{};  // of the first piece: often the only one
@@ -128,8 +129,9 @@ struct SliceOfX {
     scale = scale_below_64(largest_x);
   }
 
-  /// With a norm, squares [token, warp] gets the slice's sum of squares.
-  __device__ __forceinline__ void stage(int padded_k,
+  /// -> xs [token, columns + padding], x_sums [group, token]. With a norm, squares [token, warp] gets the
+  /// slice's sum of squares.
+  __device__ __forceinline__ void stage(int columns,
                                         std::uint16_t* xs,
                                         float* x_sums,
                                         float* squares) {
@@ -189,9 +191,9 @@ struct SliceOfX {
         for (int e = 0; e < 8; ++e)
           sum += x.x[e];
         sum = sum_over_lanes<S::kGroup / 8>(sum);
-        const int at = column(piece);
-        if (at >= last_column) return;
-        *reinterpret_cast<uint4*>(xs + std::int64_t{token} * (padded_k + S::kRowPad) + at) = v[u];
+        if (column(piece) >= last_column) return;
+        const int at = column(piece) - block_column;
+        *reinterpret_cast<uint4*>(xs + std::int64_t{token} * (columns + S::kRowPad) + at) = v[u];
         if (at % S::kGroup == 0) x_sums[at / S::kGroup * Tokens + token] = sum;
       });
     }

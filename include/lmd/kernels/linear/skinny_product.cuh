@@ -25,8 +25,8 @@ inline constexpr int kSkinnyTokens = 8;  // columns of one tensor-core product
 /// A block computes some row tiles of 16 outputs. Its warps split k: each streams its slice of every
 /// tile through a ring of its own in shared memory, so no warp waits for another until the sums
 /// over the slices are put together. Weights do not depend on the kernel before, so the rings are
-/// filled before it has ended.
-template <LinearPolicy P, int Tokens, SkinnyTuning (*Tuning)(Arch), int Cc = 0>
+/// filled before it has ended. Where x is too long for one block, the blocks of a cluster split k.
+template <LinearPolicy P, int Tokens, SkinnyTuning (*Tuning)(Arch), bool IsCluster, int Cc = 0>
 struct Skinny {
   using W = typename P::Format;
   using T = typename P::Act;
@@ -45,18 +45,22 @@ struct Skinny {
   static constexpr int kGroups = F::kChunkColumns / kGroup;
   static constexpr int kPassTiles = kTuning.pass_tiles;
   static constexpr int kTileSums = F::kTileRows * Tokens;
+  static constexpr int kPassSums = kPassTiles * kTileSums;
+  static constexpr bool kIsCluster = IsCluster;  ///< else a block is alone
   /// Rows of x 64 bytes apart modulo 128: 8 lanes then read 8 different sets of 4 banks.
   static constexpr int kRowPad = Tokens == 1 ? 0 : 32;
 
+  /// Of a block with `columns` of x at most, for so many tiles and tokens.
   struct Shared {
-    std::int64_t barriers, x, x_sums, sums, squares, bytes;  // offsets
-    LMD_HD Shared(int padded_k, int tiles, int tokens) {
+    std::int64_t barriers, x, x_sums, sums, parts, squares, bytes;  // offsets
+    LMD_HD Shared(int columns, int tiles, int tokens) {
       barriers = kWarps * kRingBytes;
       x = barriers + kWarps * kTuning.stages * 8;
-      x_sums = x + std::int64_t{padded_k + kRowPad} * tokens * 2;
-      sums = x_sums + std::int64_t{padded_k / kGroup} * Tokens * 4;
+      x_sums = x + std::int64_t{columns + kRowPad} * tokens * 2;
+      sums = x_sums + std::int64_t{columns / kGroup} * Tokens * 4;
       const int buffers = tiles > kPassTiles ? 2 : 1;
-      squares = sums + std::int64_t{kPassTiles} * buffers * kTileSums * kWarps * 4;
+      parts = sums + std::int64_t{kPassSums} * buffers * kWarps * 4;
+      squares = parts + (IsCluster ? std::int64_t{kPassSums} * buffers * 4 : 0);
       bytes = squares + Tokens * kWarps * 4;
     }
   };

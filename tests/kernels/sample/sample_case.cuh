@@ -23,6 +23,7 @@ struct SampleBatch {
   std::vector<float> logits;             ///< [rows, stride]
   std::vector<std::vector<int>> tokens;  ///< prompt and answer of each row
   std::vector<std::vector<LogitBias>> bias;
+  std::vector<std::vector<std::uint32_t>> allowed;  ///< empty: all tokens
 
   explicit SampleBatch(int n, int padding = 0) : vocab(n), stride(n + padding) {}
 
@@ -32,6 +33,7 @@ struct SampleBatch {
       id %= vocab;
     tokens.push_back(std::move(history));
     bias.emplace_back();
+    allowed.emplace_back();
     logits.resize(rows.size() * static_cast<std::size_t>(stride),
                   NAN);  // nobody may read between rows
     std::copy(x.begin(), x.end(), logits.end() - stride);
@@ -52,6 +54,7 @@ inline DrawnTokens drawn_on_host(const SampleBatch& b) {
     rows[i].tokens = b.tokens[i].data();
     rows[i].bias = b.bias[i].data();
     rows[i].n_bias = static_cast<int>(b.bias[i].size());
+    if (!b.allowed[i].empty()) rows[i].allowed = b.allowed[i].data();
     n_tokens.push_back(static_cast<int>(b.tokens[i].size()));
   }
   sample(Host{}, {.ids = drawn.ids.data(),
@@ -75,9 +78,11 @@ class DeviceSampleBatch {
     for (int i = 0; i < m_; ++i) {
       tokens_.emplace_back(b.tokens[i]);
       bias_.emplace_back(b.bias[i]);
+      allowed_.emplace_back(b.allowed[i]);
       rows[i].tokens = tokens_.back().data();
       rows[i].bias = bias_.back().data();
       rows[i].n_bias = static_cast<int>(b.bias[i].size());
+      if (!b.allowed[i].empty()) rows[i].allowed = allowed_.back().data();
       n_tokens.push_back(static_cast<int>(b.tokens[i].size()));
     }
     rows_.emplace_back(rows);
@@ -107,6 +112,7 @@ class DeviceSampleBatch {
   test::GuardedDevice<float> logprobs_;
   std::vector<test::OnDevice<int>> tokens_;
   std::vector<test::OnDevice<LogitBias>> bias_;
+  std::vector<test::OnDevice<std::uint32_t>> allowed_;
   std::vector<test::OnDevice<SamplingRow>> rows_;
   std::vector<test::OnDevice<int>> n_tokens_;
   int m_;
@@ -127,6 +133,7 @@ inline bool is_at_border(const SampleBatch& b, int i, int token) {
   SamplingContext context;
   context.tokens = b.tokens[i];
   context.n_prompt = p.n_prompt;
+  context.allowed = b.allowed[i];
   const int best = Sampler{}.sample(x, greedy, context);
   if (best < 0 || token < 0 || p.temperature == 0.0f) return false;
   std::vector<int> order(x.size());

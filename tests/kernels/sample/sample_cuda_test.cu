@@ -117,6 +117,22 @@ void add_penalties(SampleBatch& b, float spread) {
   b.bias.back() = {{b.vocab - 1, 3.0f}, {0, -2.5f}, {b.vocab, 100.0f}, {-1, 100.0f}};
 }
 
+/// One bit in `every`, and those of the first and the last token.
+std::vector<std::uint32_t> mask_of(int vocab, int every) {
+  std::vector<std::uint32_t> mask(static_cast<std::size_t>(ceil_div(vocab, 32)));
+  for (int id = 0; id < vocab; ++id) {
+    if (id % every == every / 2 || id == 0 || id == vocab - 1) mask[id / 32] |= 1u << (id % 32);
+  }
+  return mask;
+}
+
+/// Gives a mask to every row that has none; masks of one token too, and of all.
+void mask_all(SampleBatch& b) {
+  const int strides[] = {2, 7, 1000, 1 << 20, 1};
+  for (int i = 0; i < b.m(); ++i)
+    b.allowed[i] = mask_of(b.vocab, strides[i % 5]);
+}
+
 TEST_CASE("small batches draw what the Host definition draws") {
   if (!has_gpu()) return;
   for (const int vocab : {1, 2, 63, 64, 65, 511, 2047, 2049, 4097}) {
@@ -124,6 +140,8 @@ TEST_CASE("small batches draw what the Host definition draws") {
     add_every_path(b, scaled(vocab, 21, 2.0f));
     add_every_path(b, std::vector<float>(vocab, 0.25f));
     if (vocab > 10) add_penalties(b, 2.0f);
+    check(b, {1, 2, 8, 16});
+    mask_all(b);
     check(b, {1, 2, 8, 16});
   }
 }
@@ -172,6 +190,8 @@ TEST_CASE("batches over models' vocabularies draw what the Host definition draws
         b.add({.temperature = 0.9f, .top_p = 0.8f, .top_k = 40, .seed = seed}, x);
       add_penalties(b, spread);
       check(b, {1, 2, 4, 8, 16});
+      mask_all(b);
+      check(b, {1, 4, 16});
     }
     SampleBatch b(vocab);
     add_every_path(b, std::vector<float>(vocab, 1.0f));
@@ -179,6 +199,45 @@ TEST_CASE("batches over models' vocabularies draw what the Host definition draws
     peaked[vocab / 2] = 40.0f;
     add_every_path(b, peaked);
     check(b, {1, 4});
+  }
+}
+
+TEST_CASE("small: masked rows without an answer give -1, and rows without a mask have none") {
+  if (!has_gpu()) return;
+  constexpr int kVocab = 777;
+  const std::vector<std::uint32_t> none(static_cast<std::size_t>(ceil_div(kVocab, 32)));
+  const std::vector<float> logits = scaled(kVocab, 3, 1.0f);
+  SampleBatch b(kVocab, 3);
+  const auto add = [&](const std::vector<float>& x, const std::vector<std::uint32_t>& mask) {
+    for (const SamplingRow& row : {SamplingRow{.temperature = 0.0f}, SamplingRow{.top_k = 40},
+                                   SamplingRow{.top_p = 0.9f, .top_k = 600}}) {
+      b.add(row, x);
+      b.allowed.back() = mask;
+    }
+  };
+  add(logits, none);
+  add(logits, {});
+  std::vector<float> bad = logits;
+  bad[1] = NAN;  // not allowed, but the row is no row of numbers
+  add(bad, mask_of(kVocab, 7));
+  bad[1] = kInf;
+  add(bad, mask_of(kVocab, 7));
+  bad[1] = -kInf;
+  add(bad, mask_of(kVocab, 7));
+  std::vector<float> elsewhere(kVocab, 1.0f);
+  for (int id = 0; id < kVocab; ++id) {
+    if ((mask_of(kVocab, 7)[id / 32] >> (id % 32) & 1) != 0) elsewhere[id] = -kInf;
+  }
+  add(elsewhere, mask_of(kVocab, 7));
+  check(b, {1, 4});
+  const DrawnTokens host = drawn_on_host(b);
+  for (const int group : {0, 2, 3, 5}) {
+    for (int i = 0; i < 3; ++i)
+      CHECK(host.ids[3 * group + i] == -1);
+  }
+  for (const int group : {1, 4}) {
+    for (int i = 0; i < 3; ++i)
+      CHECK(host.ids[3 * group + i] >= 0);
   }
 }
 

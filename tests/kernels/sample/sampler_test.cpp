@@ -158,8 +158,90 @@ TEST_CASE_TEMPLATE("log probabilities are of the logits as adjusted", S, Sampler
   CHECK(logprobs.top[2].second == doctest::Approx(std::log(0.125)).epsilon(1e-6));
 }
 
+TEST_CASE_TEMPLATE("a mask by hand", S, Sampler, CpuSampler) {
+  // 40 tokens, the best of them 7, 33 and 2; allowed are 2, 3 and 33.
+  std::vector<float> logits(40, -5.0f);
+  logits[7] = 3.0f;
+  logits[33] = 2.0f;
+  logits[2] = 1.0f;
+  const std::vector<std::uint32_t> allowed = {0b1100, 0b10};
+  SamplingContext c;
+  c.allowed = allowed;
+  CHECK(sample<S>(logits, {.temperature = 0.0f}, c) == 33);
+  CHECK(sample<S>(logits, {.temperature = 0.0f, .logit_bias = {{2, 1.5f}, {7, 9.0f}}}, c) == 2);
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    CHECK(sample<S>(logits, {.temperature = 2.0f, .top_k = 3, .seed = seed}, c) != 7);
+    // Of the two that the mask leaves, not of the two best: 7 goes before top-k.
+    const int one_of_two = sample<S>(logits, {.top_k = 2, .seed = seed}, c);
+    CHECK((one_of_two == 33 || one_of_two == 2));
+  }
+  std::vector<float> changed = logits;
+  (void)S{}.sample(changed, {}, c);
+  for (int id = 0; id < 40; ++id)
+    CHECK(changed[id] == (id == 2 || id == 3 || id == 33 ? logits[id] : -kInf));
+}
+
+TEST_CASE_TEMPLATE("a mask takes its share of the softmax", S, Sampler, CpuSampler) {
+  // 1/2 is not allowed: the others come with 1/4, 1/8, 1/8 of what is left, 1/2.
+  const std::vector<float> logits = {std::log(0.125f), std::log(0.5f), std::log(0.125f),
+                                     std::log(0.25f)};
+  const std::vector<std::uint32_t> allowed = {0b1101};
+  constexpr int kDraws = 4000;
+  const std::vector<int> tokens(kDraws, 0);
+  std::vector<int> counts(4);
+  for (int i = 0; i < kDraws; ++i) {
+    SamplingContext c;
+    c.tokens = std::span(tokens).first(static_cast<std::size_t>(i));
+    c.n_prompt = i;
+    c.allowed = allowed;
+    ++counts[static_cast<std::size_t>(sample<S>(logits, {.seed = 5}, c))];
+  }
+  const double shares[] = {0.25, 0.0, 0.25, 0.5};
+  for (std::size_t i = 0; i < 4; ++i) {
+    // Five deviations of a binomial distribution.
+    CHECK(std::fabs(counts[i] - kDraws * shares[i]) <=
+          5.0 * std::sqrt(kDraws * shares[i] * (1.0 - shares[i])));
+  }
+}
+
+TEST_CASE_TEMPLATE("a mask without an answer gives -1", S, Sampler, CpuSampler) {
+  const std::vector<std::uint32_t> some = {0b110};
+  const std::vector<std::uint32_t> none = {0};
+  const std::vector<std::uint32_t> beyond = {0b1000};  // of the vocabulary
+  SamplingContext c;
+  c.allowed = none;
+  CHECK(sample<S>({1, 2, 3}, {}, c) == -1);
+  CHECK(sample<S>({1, 2, 3}, {.temperature = 0.0f}, c) == -1);
+  c.allowed = beyond;
+  CHECK(sample<S>({1, 2, 3}, {}, c) == -1);
+  c.allowed = some;
+  CHECK(sample<S>({1, -kInf, -kInf}, {}, c) == -1);
+  CHECK(sample<S>({1, 2, -kInf}, {}, c) == 1);
+  CHECK(sample<S>({NAN, 2, 3}, {}, c) == -1);  // not allowed, but no number
+}
+
+TEST_CASE_TEMPLATE("log probabilities are the model's, whatever a mask allows",
+                   S,
+                   Sampler,
+                   CpuSampler) {
+  kernels::TokenLogprobs logprobs;
+  const std::vector<std::uint32_t> allowed = {0b0101};
+  SamplingContext c;
+  c.n_logprobs = 2;
+  c.logprobs = &logprobs;
+  c.allowed = allowed;
+  std::vector<float> logits = {std::log(0.125f), std::log(0.5f), std::log(0.125f), std::log(0.25f)};
+  CHECK(S{}.sample(logits, {.temperature = 0.0f}, c) == 0);
+  CHECK(logprobs.chosen == doctest::Approx(std::log(0.125)).epsilon(1e-6));
+  REQUIRE(logprobs.top.size() == 2);
+  CHECK(logprobs.top[0].first == 1);
+  CHECK(logprobs.top[0].second == doctest::Approx(std::log(0.5)).epsilon(1e-6));
+  CHECK(logprobs.top[1].first == 3);
+}
+
 /// Tokens may differ only where the draw falls on the border between two.
-void check_against_host(CpuIsa isa, int vocab, float spread, const SamplingParams& params) {
+void check_against_host(
+    CpuIsa isa, int vocab, float spread, const SamplingParams& params, std::uint32_t mask = ~0u) {
   std::vector<float> logits = test::random_floats(vocab, 21);
   for (float& x : logits)
     x *= spread;
@@ -169,6 +251,8 @@ void check_against_host(CpuIsa isa, int vocab, float spread, const SamplingParam
   SamplingContext c;
   c.tokens = tokens;
   c.n_prompt = 1;
+  const std::vector<std::uint32_t> allowed(static_cast<std::size_t>((vocab + 31) / 32), mask);
+  if (mask != ~0u) c.allowed = allowed;
   int different = 0;
   constexpr int kDraws = 40;
   for (int i = 0; i < kDraws; ++i) {
@@ -195,6 +279,9 @@ TEST_CASE("sampling on the Cpu backend draws what the Host definition draws") {
         check_against_host(isa, vocab, spread, {.top_p = 0.95f, .presence_penalty = 1.0f});
         check_against_host(isa, vocab, spread, {.temperature = 1.7f, .min_p = 0.05f});
         check_against_host(isa, vocab, spread, {.top_p = 0.9f, .min_p = 0.1f});
+        check_against_host(isa, vocab, spread, {}, 0x80000001u);
+        check_against_host(isa, vocab, spread, {.top_k = 40, .top_p = 0.8f}, 0x5555aaabu);
+        check_against_host(isa, vocab, spread, {.top_p = 0.9f, .min_p = 0.1f}, 0x00010001u);
       }
     }
   }

@@ -53,6 +53,19 @@ class RowLogits {
     for_each([&](int j, float x) { best.see(j, x); });
   }
 
+  /// From now on logits of tokens that are not allowed are -inf; sees the logits of this thread anew.
+  /// What was no number stays one.
+  __device__ void mask(BestLogit& best) {
+    if constexpr (kIsWhole) {  // a place in shared memory is its visitor's alone
+      for_each([&](int j, float) {
+        if (!is_allowed(j)) logits_[j] = -INFINITY;
+      });
+    }
+    is_masked_ = true;
+    best = {.is_invalid = best.is_invalid};
+    for_each([&](int j, float x) { best.see(j, x); });
+  }
+
   /// Calls `visit(j, x)` for this thread's share of the slice, which is always the same. All threads
   /// call; of those with `is_wanted` the logits are visited.
   template <class Visit>
@@ -63,8 +76,10 @@ class RowLogits {
       for (int begin = 0; begin < slice.n; begin += a_.part) {
         const int n = min(slice.n - begin, a_.part);
         load_part(begin, n);
-        if (is_wanted)
-          for_each_logit<1>(logits_, n, true, [&](int j, float x) { visit(begin + j, x); });
+        if (!is_wanted) continue;
+        for_each_logit<1>(logits_, n, true, [&](int j, float x) {
+          visit(begin + j, is_masked_ && !is_allowed(begin + j) ? -INFINITY : x);
+        });
       }
     }
   }
@@ -77,6 +92,12 @@ class RowLogits {
   [[nodiscard]] __device__ bool is_unchanged() const {
     return row_.n_bias == 0 && row_.repetition_penalty == 1.0f && row_.presence_penalty == 0.0f &&
            row_.frequency_penalty == 0.0f;
+  }
+
+  /// Whether the row's mask has a bit for logit j of the slice.
+  [[nodiscard]] __device__ bool is_allowed(int j) const {
+    const int token = slice.first + j;
+    return (row_.allowed[token / 32] >> (token % 32) & 1) != 0;
   }
 
   __device__ void load_slice(BestLogit& best) {
@@ -173,8 +194,9 @@ class RowLogits {
   const Args& a_;
   SamplingRow& row_;
   MassBins& bins_;
-  float* logits_;  ///< [slice.n] or [part] in shared memory
-  int t_;          ///< thread
+  float* logits_;           ///< [slice.n] or [part] in shared memory
+  int t_;                   ///< thread
+  bool is_masked_ = false;  ///< of parts, which every visit loads anew
 };
 
 }  // namespace lmd::kernels::detail

@@ -19,7 +19,7 @@ struct SampleShared {
   MassBins bins;
   KeyList list;
   PrefixRoom room;
-  ClusterReduction reductions[3];
+  ClusterReduction reductions[4];
   int limit;  ///< of the bins of candidates
   struct {
     std::uint64_t mass_before;
@@ -54,8 +54,10 @@ class RowSampler {
     allow_next_kernel();
     const bool is_greedy = s_.row.temperature == 0.0f || s_.row.top_k == 1;
     const bool is_listed = !is_greedy && s_.row.top_k > 0 && s_.row.top_k <= kMaxListedTopK;
+    const bool is_masked = s_.row.allowed != nullptr;
+    if (is_masked) weigh_and_mask();
     if (is_listed) atomicAdd(&s_.bins.count[logit_bin(best_.logit)], 1u);
-    cluster_wait();
+    if (!is_masked) cluster_wait();
     const std::uint64_t best =
         cluster_reduce<Smaller>(best_.key(row_.slice.first), s_.reductions[0]);
     if (best_token(best) < 0) {
@@ -63,7 +65,7 @@ class RowSampler {
       return;
     }
     max_ = key_logit(best);
-    if (a_.logprobs != nullptr) sum_weights();
+    if (a_.logprobs != nullptr && !is_masked) sum_weights();
     if (is_greedy) {
       write(best, log_sum_);
       return;
@@ -74,6 +76,18 @@ class RowSampler {
   }
 
  private:
+  /// Log probabilities are of the logits before the mask. Waits for the cluster's blocks to have begun.
+  __device__ void weigh_and_mask() {
+    cluster_wait();
+    if (a_.logprobs != nullptr) {
+      const std::uint64_t best =
+          cluster_reduce<Smaller>(best_.key(row_.slice.first), s_.reductions[3]);
+      max_ = key_logit(best);
+      if (best_token(best) >= 0) sum_weights();
+    }
+    row_.mask(best_);
+  }
+
   /// log of the sum of exp(logit), for log probabilities.
   __device__ void sum_weights() {
     const Weights weights(max_, 1.0f);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/backend.hpp>
+#include <lmd/core/math.hpp>
 #include <lmd/kernels/sample/sampler.hpp>
 
 #include <cstdint>
@@ -31,6 +32,8 @@ struct SamplingRow {
   std::uint64_t seed = 0;
   const int* tokens = nullptr;  ///< [n_tokens] prompt, then answer; read where there are penalties
   const LogitBias* bias = nullptr;  ///< [n_bias] of distinct ids
+  /// [ceil(vocab / 32)] as SamplingContext::allowed; null: all tokens
+  const std::uint32_t* allowed = nullptr;
 };
 
 /// Every pointer, those of the rows too, is to memory of the backend.
@@ -46,7 +49,7 @@ struct SampleArgs {
 };
 
 /// Row by row what Sampler draws. The log probability is of the logits after bias and penalties,
-/// before temperature and filters; 0 where there is no token.
+/// before mask, temperature and filters; 0 where there is no token.
 inline void sample(Host, const SampleArgs& a) {
   Sampler sampler;
   for (int i = 0; i < a.m; ++i) {
@@ -67,12 +70,14 @@ inline void sample(Host, const SampleArgs& a) {
     context.tokens = row.tokens == nullptr ? std::span<const int>(no_tokens)
                                            : std::span(row.tokens, a.n_tokens[i]);
     context.n_prompt = row.n_prompt;
+    if (row.allowed != nullptr)
+      context.allowed = {row.allowed, static_cast<std::size_t>(ceil_div(a.vocab, 32))};
     context.n_logprobs = a.logprobs == nullptr ? -1 : 0;
     context.logprobs = &logprobs;
     const float* logits = a.logits + i * a.stride;
     std::vector<float> changed(logits, logits + a.vocab);
     a.ids[i] = sampler.sample(changed, params, context);
-    if (a.logprobs != nullptr) a.logprobs[i] = logprobs.chosen;
+    if (a.logprobs != nullptr) a.logprobs[i] = a.ids[i] < 0 ? 0.0f : logprobs.chosen;
   }
 }
 

@@ -53,7 +53,7 @@ inline void validate(const SamplingParams& p) {
           p.frequency_penalty, "in [-2, 2]");
 }
 
-/// Natural logarithms of probabilities before temperature and filters.
+/// Natural logarithms of probabilities before mask, temperature and filters.
 struct TokenLogprobs {
   float chosen = 0.0f;
   std::vector<std::pair<int, float>> top;  ///< best first: id and log probability
@@ -61,8 +61,10 @@ struct TokenLogprobs {
 
 /// What a draw may depend on beside the logits.
 struct SamplingContext {
-  std::span<const int> tokens;        ///< prompt, then answer so far
-  int n_prompt = 0;                   ///< of these, the prompt
+  std::span<const int> tokens;  ///< prompt, then answer so far
+  int n_prompt = 0;             ///< of these, the prompt
+  /// [ceil(vocab / 32)] tokens that may be drawn: t is bit t % 32 of word t / 32. Empty: all.
+  std::span<const std::uint32_t> allowed = {};
   int n_logprobs = -1;                ///< -1: none wanted
   TokenLogprobs* logprobs = nullptr;  ///< filled when wanted
 };
@@ -82,23 +84,47 @@ struct SamplingContext {
   return best;
 }
 
+/// Sets the logits of tokens that are not allowed to -inf. An empty `allowed` changes nothing.
+///
+/// Shapes:  logits [vocab]; allowed [ceil(vocab / 32)], as in SamplingContext.
+inline void mask_logits(std::span<float> logits, std::span<const std::uint32_t> allowed) {
+  for (std::size_t w = 0; w < allowed.size(); ++w) {
+    const std::uint32_t word = allowed[w];
+    if (word == ~0u) continue;
+    const std::size_t end = std::min(32 * (w + 1), logits.size());
+    for (std::size_t i = 32 * w; i < end; ++i) {
+      if ((word >> (i % 32) & 1) == 0) logits[i] = -std::numeric_limits<float>::infinity();
+    }
+  }
+}
+
 /// Draws tokens. Holds scratch memory only: a draw depends on its arguments alone.
 class Sampler {
  public:
-  /// Bias and penalties, temperature, top-k, softmax, top-p, min-p, draw, in this order. `logits`
+  /// Bias and penalties, mask, temperature, top-k, softmax, top-p, min-p, draw, in this order. `logits`
   /// [vocab] are changed. A draw depends on the seed and on the position of the token.
   ///
   ///   repetition: x < 0 ? x * p : x / p   presence: x - p   frequency: x - p * count
   ///
-  /// Returns -1 when the logits have a NaN or +inf or nothing above -inf.
+  /// Log probabilities are the model's, of the logits before the mask: what is drawn under a mask has
+  /// the probability that it would have had without, and the best tokens need not be allowed.
+  ///
+  /// Returns -1 when the logits have a NaN or +inf, or nothing that is allowed is above -inf.
   /// Source: repetition penalty, Keskar et al., CTRL, 2019; top-p, Holtzman et al., 2019.
   int sample(std::span<float> logits, const SamplingParams& p, const SamplingContext& context) {
     adjust(logits, p, context);
-    const int best = argmax(logits);
+    int best = argmax(logits);
     if (best < 0) return -1;
+    const double log_sum = context.n_logprobs >= 0 ? list_best(logits, logits[best], context) : 0.0;
+    if (!context.allowed.empty()) {
+      mask_logits(logits, context.allowed);
+      best = argmax(logits);
+      if (best < 0) return -1;
+    }
     const bool is_greedy = p.temperature == 0.0f || p.top_k == 1;
     const int token = is_greedy ? best : draw(logits, p, context, logits[best]);
-    if (context.n_logprobs >= 0) fill_logprobs(logits, token, logits[best], context);
+    if (context.n_logprobs >= 0)
+      context.logprobs->chosen = static_cast<float>(logits[token] - log_sum);
     return token;
   }
 
@@ -165,16 +191,12 @@ class Sampler {
     return token;
   }
 
-  void fill_logprobs(std::span<const float> logits,
-                     int token,
-                     float max,
-                     const SamplingContext& c) {
+  /// Lists the best tokens. Returns log(sum of exp(logits)).
+  double list_best(std::span<const float> logits, float max, const SamplingContext& c) {
     double sum = 0.0;
     for (const float x : logits)
       sum += std::exp(static_cast<double>(x) - max);
     const double log_sum = max + std::log(sum);
-    const auto logprob = [&](int id) { return static_cast<float>(logits[id] - log_sum); };
-    c.logprobs->chosen = logprob(token);
     c.logprobs->top.clear();
     ids_.resize(logits.size());
     std::iota(ids_.begin(), ids_.end(), 0);
@@ -183,7 +205,8 @@ class Sampler {
         ids_.begin(), ids_.begin() + static_cast<std::ptrdiff_t>(n), ids_.end(),
         [&](int a, int b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); });
     for (std::size_t i = 0; i < n; ++i)
-      c.logprobs->top.emplace_back(ids_[i], logprob(ids_[i]));
+      c.logprobs->top.emplace_back(ids_[i], static_cast<float>(logits[ids_[i]] - log_sum));
+    return log_sum;
   }
 
   std::vector<int> ids_;

@@ -51,11 +51,18 @@ class CpuSampler {
   /// As Sampler::sample.
   int sample(std::span<float> logits, const SamplingParams& p, const SamplingContext& context) {
     adjust(logits, p, context);
-    const int best = argmax(logits);
+    int best = argmax(logits);
     if (best < 0) return -1;
+    const double log_sum = context.n_logprobs >= 0 ? list_best(logits, logits[best], context) : 0.0;
+    if (!context.allowed.empty()) {
+      mask_logits(logits, context.allowed);
+      best = argmax(logits);
+      if (best < 0) return -1;
+    }
     const bool is_greedy = p.temperature == 0.0f || p.top_k == 1;
     const int token = is_greedy ? best : draw(logits, p, context, logits[best]);
-    if (context.n_logprobs >= 0) fill_logprobs(logits, token, logits[best], context);
+    if (context.n_logprobs >= 0)
+      context.logprobs->chosen = static_cast<float>(logits[token] - log_sum);
     return token;
   }
 
@@ -235,20 +242,17 @@ class CpuSampler {
     return candidates_[static_cast<std::size_t>(select(n, u * kept, true).last)].id;
   }
 
-  void fill_logprobs(std::span<const float> logits,
-                     int token,
-                     float max,
-                     const SamplingContext& c) {
+  /// Lists the best tokens. Returns log(sum of exp(logits)). Behind `argmax` of the same logits.
+  double list_best(std::span<const float> logits, float max, const SamplingContext& c) {
     const double log_sum =
         max + std::log(sum_of_weights_(logits.data(), std::ssize(logits), max, 1.0f));
-    const auto logprob = [&](float logit) { return static_cast<float>(logit - log_sum); };
-    c.logprobs->chosen = logprob(logits[token]);
     c.logprobs->top.clear();
-    if (c.n_logprobs == 0) return;
+    if (c.n_logprobs == 0) return log_sum;
     collect_best(logits, static_cast<std::size_t>(c.n_logprobs));
     std::ranges::sort(candidates_, &is_better);
     for (const Candidate& x : candidates_)
-      c.logprobs->top.emplace_back(x.id, logprob(x.logit));
+      c.logprobs->top.emplace_back(x.id, static_cast<float>(x.logit - log_sum));
+    return log_sum;
   }
 
   bool (*block_maxima_)(const float*, std::int64_t, float*);

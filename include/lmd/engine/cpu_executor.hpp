@@ -91,6 +91,7 @@ class CpuExecutor final : public Executor {
     drawn.token = sampler_.sample(logits, *request.params,
                                   {.tokens = request.tokens,
                                    .n_prompt = request.n_prompt,
+                                   .allowed = request.allowed,
                                    .n_logprobs = request.n_logprobs,
                                    .logprobs = &drawn.logprobs});
   }

@@ -55,7 +55,8 @@ class CudaExecutor final : public Executor {
         drawn_ids_(plan.max_batch_size, ctx.stream),
         drawn_logprobs_(plan.max_batch_size, ctx.stream),
         steps_{DrawnStep(plan.max_batch_size), DrawnStep(plan.max_batch_size)},
-        upload_(step_upload_bytes({plan.max_rows, plan.max_batch_size}, plan.session_len),
+        upload_(step_upload_bytes(
+                    {plan.max_rows, plan.max_batch_size}, plan.session_len, config.vocab_size),
                 ctx.stream),
         draw_upload_(plan.max_batch_size, plan.session_len, config.vocab_size, ctx.stream),
         next_positions_(static_cast<std::size_t>(plan.max_batch_size), -1) {
@@ -239,7 +240,7 @@ class CudaExecutor final : public Executor {
   [[nodiscard]] static bool takes_best(const DrawRequest& draw) {
     const kernels::SamplingParams& p = *draw.params;
     return (p.temperature == 0.0f || p.top_k == 1) && !p.has_penalties() && p.logit_bias.empty() &&
-           draw.banned.empty() && draw.n_logprobs < 0;
+           draw.banned.empty() && draw.allowed.empty() && draw.n_logprobs < 0;
   }
 
   /// The same as `sample` of such draws, by keys that take the place of logits.
@@ -426,6 +427,7 @@ class CudaExecutor final : public Executor {
     drawn.token = sampler_.sample(host_logits_, *request.params,
                                   {.tokens = request.tokens,
                                    .n_prompt = request.n_prompt,
+                                   .allowed = request.allowed,
                                    .n_logprobs = request.n_logprobs,
                                    .logprobs = &drawn.logprobs});
   }

@@ -18,7 +18,9 @@ namespace lmd::engine {
 
 /// Bytes of StepUpload for any step, but for lists of biases and of banned tokens: those may be longer
 /// than everything else, and make it grow.
-[[nodiscard]] inline std::int64_t step_upload_bytes(model::StepLimits limits, int session_len) {
+[[nodiscard]] inline std::int64_t step_upload_bytes(model::StepLimits limits,
+                                                    int session_len,
+                                                    int vocab_size) {
   const auto bytes = [](std::int64_t n, auto type) {
     return StepUpload::bytes_of<decltype(type)>(n);
   };
@@ -28,8 +30,9 @@ namespace lmd::engine {
          bytes(limits.prefill_pages(), kernels::PrefillPage{}) +
          bytes(sequences, kernels::SamplingRow{}) + bytes(rows, double{}) + 3 * bytes(rows, int{}) +
          bytes(sequences, int{}) +
-         sequences * (bytes(session_len / cache::kPageTokens, std::int32_t{}) +
-                      DrawUpload::most_token_bytes(session_len));
+         sequences *
+             (bytes(session_len / cache::kPageTokens, std::int32_t{}) +
+              DrawUpload::most_token_bytes(session_len) + DrawUpload::mask_bytes(vocab_size));
 }
 
 /// What CudaExecutor takes for a decoder of these weights.
@@ -52,7 +55,8 @@ template <Activation T>
     needs.workspace.push_back(std::move(use));
   needs.workspace.push_back({"logits", 4 * sequences * model.vocab_size});
   needs.workspace.push_back({"drawn tokens", 8 * sequences});
-  needs.workspace.push_back({"a step's arrays", step_upload_bytes(limits, session_len)});
+  needs.workspace.push_back(
+      {"a step's arrays", step_upload_bytes(limits, session_len, model.vocab_size)});
   needs.workspace.push_back(
       {"tokens with penalties", 4 * DrawUpload::token_elements(limits.sequences, session_len)});
   return needs;

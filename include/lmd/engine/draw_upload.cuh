@@ -1,5 +1,5 @@
-/// \file  What the device must know of a draw: parameters, biases, and the tokens so far of sequences
-///        with penalties, which stay there from step to step.
+/// \file  What the device must know of a draw: parameters, biases, masks, and the tokens so far of
+///        sequences with penalties, which stay there from step to step.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -37,6 +37,11 @@ class DrawUpload {
     return StepUpload::bytes_of<int>(session_len) + StepUpload::bytes_of<kernels::TokenRun>(1);
   }
 
+  /// Bytes of the upload for the mask of one sequence.
+  [[nodiscard]] static std::int64_t mask_bytes(int vocab_size) {
+    return StepUpload::bytes_of<std::uint32_t>(ceil_div(vocab_size, 32));
+  }
+
   void begin() { runs_.clear(); }
 
   /// After a step that has failed: what it should have put into places is not there.
@@ -52,6 +57,7 @@ class DrawUpload {
       bytes += StepUpload::bytes_of<int>(std::ssize(draw.tokens) - known) +
                StepUpload::bytes_of<kernels::TokenRun>(1);
     }
+    bytes += StepUpload::bytes_of<std::uint32_t>(std::ssize(draw.allowed));
     return bytes;
   }
 
@@ -73,6 +79,7 @@ class DrawUpload {
       row.n_bias = static_cast<int>(biases_.size());
       row.bias = upload.add_copy(std::span<const kernels::LogitBias>(biases_));
     }
+    if (!draw.allowed.empty()) row.allowed = upload.add_copy(draw.allowed);
     return row;
   }
 

@@ -4,6 +4,7 @@
 
 #include <lmd/engine/cpu_executor.hpp>
 #include <lmd/engine/scheduler.hpp>
+#include <lmd/engine/step.hpp>
 
 #include <atomic>
 #include <mutex>
@@ -25,7 +26,10 @@ class Engine {
  public:
   /// `executor` must have been made for `plan`.
   Engine(std::unique_ptr<Executor> executor, const EngineConfig& config, const MemoryPlan& plan)
-      : executor_(std::move(executor)), plan_(plan), scheduler_(executor_->model(), plan, config) {}
+      : executor_(std::move(executor)),
+        plan_(plan),
+        scheduler_(executor_->model(), plan, config),
+        nothing_(static_cast<std::size_t>(ceil_div(executor_->model().vocab_size, 32))) {}
   /// On the Host or Cpu backend; `decoder` must have room for plan.max_rows rows.
   Engine(model::Decoder decoder, const EngineConfig& config, const MemoryPlan& plan)
       : Engine(std::make_unique<CpuExecutor>(std::move(decoder), plan), config, plan) {}
@@ -151,17 +155,6 @@ class Engine {
     end_cancelled(FinishReason::kError);
   }
 
-  /// What a step brings. Items point into `draws`.
-  struct Step {
-    std::vector<StepItem> items;
-    std::vector<DrawRequest> draws;
-    void clear(std::size_t n) {
-      items.clear();
-      draws.clear();
-      draws.reserve(n);
-    }
-  };
-
   /// A token is drawn for every sequence whose tokens are all in the step.
   void begin() {
     scheduler_.plan_step();
@@ -169,29 +162,22 @@ class Engine {
     for (const auto& s : scheduler_.running()) {
       s->draw = -1;
       if (s->n_step == 0) continue;
-      StepItem item{.slot = s->slot,
-                    .position = s->n_cached,
-                    .ids = std::span(s->tokens).subspan(static_cast<std::size_t>(s->n_cached),
-                                                        static_cast<std::size_t>(s->n_step)),
-                    .rope_base = s->rope_base,
-                    .page_ids = {s->pages.data(), static_cast<std::size_t>(s->pages.size())}};
-      if (s->n_step == s->n_pending()) s->draw = add_draw(front_, *s, false, item);
-      front_.items.push_back(item);
+      front_.add(*s);
+      if (s->n_step == s->n_pending())
+        s->draw = front_.add_draw(*s, allowed(*s), model().vocab_size);
     }
     executor_->begin(front_.items);
   }
 
-  /// Adds the draw that ends the item. Returns its place.
-  static int add_draw(Step& step, const Sequence& s, bool follows, StepItem& item) {
-    step.draws.push_back({.params = &s.request.sampling,
-                          .tokens = s.tokens,
-                          .n_prompt = s.n_prompt,
-                          .follows = follows,
-                          .n_logprobs = s.request.n_logprobs});
-    if (s.n_generated() + (follows ? 1 : 0) < s.request.min_new_tokens)
-      step.draws.back().banned = s.request.stop_ids;
-    item.draw = &step.draws.back();
-    return static_cast<int>(step.draws.size()) - 1;
+  /// The mask of a sequence with a constraint; where that fails, nothing may be drawn, which ends it.
+  [[nodiscard]] std::span<const std::uint32_t> allowed(const Sequence& s) const {
+    if (s.request.constraint == nullptr) return {};
+    try {
+      const std::span<const std::uint32_t> mask = s.request.constraint->allowed();
+      if (mask.size() == nothing_.size()) return mask;
+    } catch (...) {
+    }
+    return nothing_;
   }
 
   /// Whether the step under way is one of single tokens that nothing but its draws will change.
@@ -201,7 +187,8 @@ class Engine {
     for (const auto& s : scheduler_.running()) {
       const Request& r = s->request;
       if (s->has_ended) continue;
-      if (s->draw < 0 || s->n_step != 1 || r.n_logprobs > 0 || r.sampling.has_penalties())
+      if (s->draw < 0 || s->n_step != 1 || r.n_logprobs > 0 || r.sampling.has_penalties() ||
+          r.constraint != nullptr)
         return false;
       is_any |= goes_on(*s);
     }
@@ -215,19 +202,12 @@ class Engine {
 
   /// Begins the step behind the one that is under way.
   void begin_ahead() {
-    static constexpr int kUnknown = -1;
     behind_.clear(scheduler_.running().size());
     for (const auto& s : scheduler_.running()) {
       if (!goes_on(*s)) continue;
       scheduler_.plan_ahead(*s);
-      StepItem item{.slot = s->slot,
-                    .position = s->n_cached + 1,
-                    .ids = {&kUnknown, 1},
-                    .follows = s->draw,
-                    .rope_base = s->rope_base,
-                    .page_ids = {s->pages.data(), static_cast<std::size_t>(s->pages.size())}};
-      s->next_draw = add_draw(behind_, *s, true, item);
-      behind_.items.push_back(item);
+      behind_.add_following(*s);
+      s->next_draw = behind_.add_draw(*s, {}, model().vocab_size);
     }
     executor_->begin(behind_.items);
   }
@@ -254,7 +234,7 @@ class Engine {
       stats_.prompt_tokens += s.n_prompt;
       stats_.reused_tokens += s.n_reused;
     }
-    if (drawn.token < 0) {
+    if (drawn.token < 0 || !accept(s, drawn.token)) {
       s.has_ended = true;
       s.sink({.id = s.id, .finish = FinishReason::kError});
       return;
@@ -274,6 +254,17 @@ class Engine {
             .logprobs = s.request.n_logprobs >= 0 ? &drawn.logprobs : nullptr});
   }
 
+  /// Tells the sequence's constraint what was drawn. False where that fails.
+  static bool accept(const Sequence& s, int token) {
+    if (s.request.constraint == nullptr) return true;
+    try {
+      s.request.constraint->accept(token);
+      return true;
+    } catch (...) {
+      return false;
+    }
+  }
+
   std::unique_ptr<Executor> executor_;
   MemoryPlan plan_;
   Scheduler scheduler_;
@@ -288,6 +279,7 @@ class Engine {
   Step behind_;  // the one behind it
   bool is_under_way_ = false;
   std::vector<Drawn> drawn_;
+  std::vector<std::uint32_t> nothing_;  // [ceil(vocab / 32)] a mask without a bit
 };
 
 }  // namespace lmd::engine

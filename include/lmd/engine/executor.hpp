@@ -19,7 +19,9 @@ struct DrawRequest {
   int n_prompt = 0;      ///< of these, the prompt
   bool follows = false;  ///< one more token, which is still being drawn, is of the step
   std::span<const int> banned = {};  ///< ids that may not be drawn
-  int n_logprobs = -1;               ///< -1: none; else the drawn token's and the n best
+  /// [ceil(vocab / 32)] tokens that may be drawn, as in kernels::SamplingContext; empty: all
+  std::span<const std::uint32_t> allowed = {};
+  int n_logprobs = -1;  ///< -1: none; else the drawn token's and the n best
 };
 
 /// Tokens that one sequence brings to a step.
@@ -53,7 +55,8 @@ class Executor {
   [[nodiscard]] virtual std::int64_t step_weight_bytes(int rows) const = 0;
 
   /// Whether a step may begin while the one in front of it is under way: one whose items all follow draws
-  /// of that one. Neither may have penalties or list tokens, which take what the host does not know.
+  /// of that one. Neither may have penalties or masks or list tokens, which take what the host does not
+  /// know.
   [[nodiscard]] virtual bool runs_ahead() const { return false; }
 
   /// Begins a step: the items' keys and values will be in the cache, full pages sealed. Slots are

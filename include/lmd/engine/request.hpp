@@ -2,10 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/engine/token_constraint.hpp>
 #include <lmd/kernels/sample/sampler.hpp>
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 namespace lmd::engine {
@@ -17,7 +19,8 @@ enum class FinishReason {
   kStop,       ///< a stop token; it is the event's token and not part of the answer
   kLength,     ///< max_new_tokens or the session's length
   kCancelled,  ///< by the caller; the event has no token
-  kError,      ///< the logits were not numbers; the event has no token
+  kError,      ///< no token could be drawn: the logits were not numbers, or the constraint allowed
+               ///< nothing; the event has no token
 };
 
 [[nodiscard]] inline const char* to_string(FinishReason reason) {
@@ -32,6 +35,9 @@ struct Request {
   int min_new_tokens = 0;     ///< stop tokens are not drawn before
   std::vector<int> stop_ids;  ///< any of them ends the answer
   int n_logprobs = -1;        ///< -1: none; else the chosen token's and the n best
+  /// What may be drawn, of this request alone; null: everything. One that throws, or allows nothing, ends
+  /// its request with kError. Stop tokens that it allows come before min_new_tokens where nothing else may.
+  std::shared_ptr<TokenConstraint> constraint = nullptr;
 };
 
 struct TokenEvent {

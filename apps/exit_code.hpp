@@ -58,6 +58,7 @@ void writing(F&& f) {
       return ExitCode::kDoesNotFit;
     case ErrorCode::kCuda:
     case ErrorCode::kInternal:
+    case ErrorCode::kBusy:
       break;
   }
   return ExitCode::kFailure;

@@ -45,6 +45,7 @@ TEST_CASE("every error code has its exit code") {
   CHECK(code(ErrorCode::kCapacity) == ExitCode::kDoesNotFit);
   CHECK(code(ErrorCode::kCuda) == ExitCode::kFailure);
   CHECK(code(ErrorCode::kInternal) == ExitCode::kFailure);
+  CHECK(code(ErrorCode::kBusy) == ExitCode::kFailure);
   CHECK(exit_code_of(WriteError("x")) == ExitCode::kFailure);
 }
 

@@ -22,6 +22,8 @@ struct Setup {
   bool has_prefix_cache = true;
   int session_len = 512;
   double share = 0.8;
+  int max_queued_requests = 256;
+  std::int64_t max_queued_tokens = 1 << 20;
   std::int64_t available = std::int64_t{1} << 30;
   model::ModelConfig model = cases::tiny_config();
 };
@@ -35,6 +37,8 @@ struct Running {
     c.max_prefill_tokens = s.chunk;
     c.has_prefix_cache = s.has_prefix_cache;
     c.cache_max_entry_count = s.share;
+    c.max_queued_requests = s.max_queued_requests;
+    c.max_queued_tokens = s.max_queued_tokens;
     const cache::CacheGeometry g{s.model.n_layers, s.model.n_kv_heads, s.model.head_dim,
                                  engine::sealed_unit_bytes(s.quant_policy, s.model.head_dim)};
     const engine::MemoryPlan plan = engine::plan_memory(s.model, c, g, 0, s.available);

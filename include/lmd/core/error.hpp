@@ -15,6 +15,7 @@ enum class ErrorCode {
   kCapacity,    ///< it would not fit into memory, or into the model's context
   kCuda,        ///< a CUDA call failed
   kInternal,    ///< lmd is wrong: please report it
+  kBusy,        ///< too much is waiting already: later it would work
 };
 
 /// The message is one line: what was wrong, the value found, what would have been right.

@@ -4,6 +4,7 @@
 
 #include <lmd/core/error.hpp>
 
+#include <cstdint>
 #include <string>
 
 namespace lmd::engine {
@@ -16,7 +17,10 @@ struct EngineConfig {
   int session_len = 0;                 ///< tokens of a sequence; 0: what the model was trained for
   int max_batch_size = 8;              ///< sequences that run at the same time
   double cache_max_entry_count = 0.8;  ///< share of the memory left beside the weights
-  int max_prefill_tokens = 512;        ///< prompt tokens in one step
+  int max_prefill_tokens = 512;        ///< tokens of a step that reads prompts, about
+  int admitted_answer_tokens = 256;  ///< of an answer, for which there must be memory as it starts
+  int max_queued_requests = 256;     ///< that wait, beside those that there are slots for
+  std::int64_t max_queued_tokens = 0;  ///< of their prompts; 0: twice what the cache holds
   bool has_prefix_cache = true;        ///< sealed pages of equal prefixes are shared
   ActivationType activations = ActivationType::kFloat16;
   bool is_deterministic = false;  ///< the same bits in any batch, at a price; Cpu's always are
@@ -36,6 +40,12 @@ inline void validate(const EngineConfig& c) {
           "between 0 and 1: a share of the memory left beside the weights");
   require(c.max_prefill_tokens >= 1 && c.max_prefill_tokens <= 65536, "--max-prefill-token-num",
           std::to_string(c.max_prefill_tokens), "1 to 65536");
+  require(c.admitted_answer_tokens >= 0, "admitted_answer_tokens",
+          std::to_string(c.admitted_answer_tokens), "0 or more");
+  require(c.max_queued_requests >= 0 && c.max_queued_requests <= 65536, "--max-queued-requests",
+          std::to_string(c.max_queued_requests), "0 to 65536");
+  require(c.max_queued_tokens >= 0, "--max-queued-tokens", std::to_string(c.max_queued_tokens),
+          "1 or more, or 0 for twice what the cache holds");
 }
 
 }  // namespace lmd::engine

@@ -1,28 +1,38 @@
-/// \file  Who runs when: first come, first served; admitted when the worst case fits.
+/// \file  Who runs when: which requests are let in, what each brings to a step, who gives way when memory
+///        runs out.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/engine/fair_queue.hpp>
 #include <lmd/engine/memory_plan.hpp>
-#include <lmd/engine/sequence.hpp>
 #include <lmd/kernels/elementwise/rope.hpp>
 
 #include <algorithm>
 #include <deque>
-#include <iterator>
-#include <memory>
 
 namespace lmd::engine {
 
-/// Owns the sequences and the pages, not their memory. Every sequence that runs has a slot for its
-/// open page and a claim on all the sealed pages that it may ever need, so no step can fail for
-/// want of memory.
+/// Counters since the start.
+struct SchedulerCounts {
+  std::int64_t prompt_tokens = 0;  ///< of requests that have started
+  std::int64_t reused_tokens = 0;  ///< of these, taken from the prefix tree
+  std::int64_t preemptions = 0;
+};
+
+/// Owns the sequences and the pages, not their memory.
+///
+/// A sequence is let in when there is a slot, and pages for its tokens and the first
+/// `admitted_answer_tokens` of its answer. When pages run out, the newest sequence that runs gives its own
+/// back: its tokens are kept and go through the decoder once more when it is let in again, before
+/// anybody who has not started, without what is still in the prefix tree. So sequences start, stand in
+/// `running`, and give way in one order: the oldest never gives way, the pool holds it at full length, and
+/// whoever has started comes to its end once those before it have.
 class Scheduler {
  public:
-  using SequencePtr = std::unique_ptr<Sequence>;
-
   Scheduler(const model::ModelConfig& model, const MemoryPlan& plan, const EngineConfig& config)
       : model_(model),
         max_prefill_tokens_(config.max_prefill_tokens),
+        admitted_answer_tokens_(config.admitted_answer_tokens),
         has_prefix_cache_(config.has_prefix_cache),
         pool_(plan.n_pages),
         tree_(pool_) {
@@ -31,66 +41,88 @@ class Scheduler {
   }
 
   [[nodiscard]] const std::vector<SequencePtr>& running() const { return running_; }
-  [[nodiscard]] int n_waiting() const { return static_cast<int>(waiting_.size()); }
-  [[nodiscard]] bool is_idle() const { return waiting_.empty() && running_.empty(); }
+  [[nodiscard]] const std::deque<SequencePtr>& preempted() const { return preempted_; }
+  [[nodiscard]] const FairQueue& queue() const { return queue_; }
   [[nodiscard]] const cache::BlockPool& pool() const { return pool_; }
-
-  void enqueue(SequencePtr sequence) {
-    if (waiting_.empty()) is_blocked_ = false;
-    waiting_.push_back(std::move(sequence));
+  [[nodiscard]] const SchedulerCounts& counts() const { return counts_; }
+  [[nodiscard]] bool is_idle() const {
+    return queue_.is_empty() && preempted_.empty() && running_.empty();
   }
+
+  void enqueue(SequencePtr sequence) { queue_.push(std::move(sequence)); }
 
   /// Marks a sequence to end before the next step. Unknown ids are ended ones: nothing to do.
   void cancel(RequestId id) {
-    const auto mark = [id](const SequencePtr& s) { s->is_cancelled |= s->id == id; };
-    std::ranges::for_each(running_, mark);
-    std::ranges::for_each(waiting_, mark);
+    for_each([id](Sequence& s) { s.is_cancelled |= s.id == id; });
   }
 
-  void cancel_all() {
-    const auto mark = [](const SequencePtr& s) { s->is_cancelled = true; };
-    std::ranges::for_each(running_, mark);
-    std::ranges::for_each(waiting_, mark);
-  }
-
-  /// Sequences cancelled while waiting, no longer queued.
-  [[nodiscard]] std::vector<SequencePtr> take_cancelled_waiting() {
-    const auto first = std::stable_partition(waiting_.begin(), waiting_.end(),
-                                             [](const SequencePtr& s) { return !s->is_cancelled; });
-    std::vector<SequencePtr> taken(std::make_move_iterator(first),
-                                   std::make_move_iterator(waiting_.end()));
-    waiting_.erase(first, waiting_.end());
-    if (!taken.empty()) is_blocked_ = false;
+  /// Sequences without a slot for which `is_wanted(sequence)` holds, no longer waiting.
+  template <class Predicate>
+  [[nodiscard]] std::vector<SequencePtr> take_waiting_if(Predicate&& is_wanted) {
+    std::vector<SequencePtr> taken = queue_.take_if(is_wanted);
+    const auto first = std::stable_partition(preempted_.begin(), preempted_.end(),
+                                             [&](const SequencePtr& s) { return !is_wanted(*s); });
+    std::move(first, preempted_.end(), std::back_inserter(taken));
+    preempted_.erase(first, preempted_.end());
     return taken;
   }
 
-  /// Lets waiting sequences in, oldest first, as long as a slot is free and the worst case fits.
-  void admit() {
-    while (!waiting_.empty() && !free_slots_.empty() && try_admit(*waiting_.front())) {
-      running_.push_back(std::move(waiting_.front()));
-      waiting_.pop_front();
+  /// Lets sequences in, as long as there are a slot and enough pages for the next one.
+  void admit(Clock::time_point now) {
+    while (!is_closed()) {
+      Sequence& candidate = *next();
+      if (!try_admit(candidate)) {
+        blocked_ = {candidate.id, n_unclaimed()};
+        return;
+      }
+      SequencePtr s = take_next();
+      if (s->progress.started == kNotStarted) note_start(*s, now);
+      running_.push_back(std::move(s));
     }
-    is_blocked_ = !waiting_.empty();
   }
 
-  /// Decides how many tokens each running sequence brings to the next step: one while decoding,
-  /// and all together at most max_prefill_tokens while reading prompts, oldest first. Gives each
-  /// the pages that will be sealed.
+  /// Whether nobody can be let in before something becomes free.
+  [[nodiscard]] bool is_closed() const {
+    const Sequence* s = next();
+    return s == nullptr || free_slots_.empty() ||
+           (s->id == blocked_.id && n_unclaimed() <= blocked_.n_unclaimed);
+  }
+
+  /// Decides how many tokens each running sequence brings to the next step, oldest first: one while decoding;
+  /// while reading, what others leave of max_prefill_tokens. Gives each the pages that will be sealed, and
+  /// takes them from the newest where there are no more. No step is under way.
   void plan_step() {
-    int budget = max_prefill_tokens_;
-    for (const SequencePtr& s : running_) {
-      const int pending = s->n_pending();
-      s->n_step = pending == 1 ? 1 : std::min(pending, budget);
-      if (pending > 1) budget -= s->n_step;
-      give_pages(*s, s->n_cached + s->n_step);
+    const auto n_decode = static_cast<int>(
+        std::ranges::count_if(running_, [](const SequencePtr& s) { return s->n_pending() == 1; }));
+    // Many sequences that decode do not keep others from being read for long.
+    int budget = std::max({max_prefill_tokens_ - n_decode, max_prefill_tokens_ / 4, 1});
+    for (std::size_t i = 0; i < running_.size(); ++i) {
+      Sequence& s = *running_[i];
+      const int pending = s.n_pending();
+      s.n_step = pending == 1 ? 1 : std::min(pending, budget);
+      if (pending > 1) budget -= s.n_step;
+      while (!give_pages(s, s.n_cached + s.n_step)) {
+        const bool is_itself = running_.back().get() == &s;
+        LMD_REQUIRE(running_.size() > 1, ErrorCode::kInternal, "one sequence has too few pages");
+        preempt_newest();
+        if (is_itself) return;
+      }
     }
   }
 
-  /// Gives a sequence the pages that it fills with one token behind the step being prepared.
-  void plan_ahead(Sequence& s) { give_pages(s, s.n_cached + s.n_step + 1); }
+  /// Pages that a sequence will fill with one token behind the step that is under way.
+  [[nodiscard]] static int n_pages_ahead(const Sequence& s) {
+    return cache::sealed_pages(s.n_cached + s.n_step + 1) - s.pages.size();
+  }
 
-  /// Whether nobody can be let in before somebody ends.
-  [[nodiscard]] bool is_closed() const { return waiting_.empty() || is_blocked_; }
+  /// Gives a sequence those. \pre they are available.
+  void plan_ahead(Sequence& s) {
+    LMD_REQUIRE(give_pages(s, s.n_cached + s.n_step + 1), ErrorCode::kInternal,
+                "no page for a step ahead");
+  }
+
+  /// Pages that nobody holds.
+  [[nodiscard]] int n_available() const { return pool_.n_free() + pool_.n_idle(); }
 
   /// The step has run: counts its tokens and remembers the pages that were sealed.
   void finish_step() {
@@ -106,65 +138,118 @@ class Scheduler {
     }
   }
 
-  /// Takes an ended sequence out and frees what it held.
+  /// Adds a token that was drawn.
+  void append(Sequence& s, int token) {
+    s.tokens.push_back(token);
+    queue_.charge(s.request.client, 1);
+  }
+
+  /// Takes a running sequence out and frees what it held.
   SequencePtr remove(std::size_t index) {
     SequencePtr s = std::move(running_[index]);
     running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
-    claimed_ -= s->worst_case_pages() - s->pages.size();
+    n_claimed_ -= s->n_claimed();
     s->pages.clear(pool_);
-    free_slots_.push_back(s->slot);
-    is_blocked_ = false;
+    free_slots_.push_back(std::exchange(s->slot, -1));
     return s;
   }
 
  private:
+  template <class F>
+  void for_each(F&& f) {
+    for (const SequencePtr& s : running_)
+      f(*s);
+    for (const SequencePtr& s : preempted_)
+      f(*s);
+    queue_.for_each(f);
+  }
+
+  /// Who is let in next; null where nobody waits.
+  [[nodiscard]] Sequence* next() const {
+    return preempted_.empty() ? queue_.next() : preempted_.front().get();
+  }
+  [[nodiscard]] SequencePtr take_next() {
+    if (preempted_.empty()) return queue_.pop();
+    SequencePtr s = std::move(preempted_.front());
+    preempted_.pop_front();
+    return s;
+  }
+
+  /// Pages that nobody holds nor was promised.
+  [[nodiscard]] int n_unclaimed() const { return n_available() - n_claimed_; }
+
   bool try_admit(Sequence& s) {
     s.rope_base = kernels::dynamic_ntk_base(model_.rope.base, model_.rope.dynamic_factor,
                                             model_.max_position, model_.head_dim, s.n_prompt);
     cache::PrefixTree::Match match;
-    if (has_prefix_cache_) {
-      match = tree_.match(s.tokens, s.rope_base, cache::reusable_pages(s.n_prompt));
-    }
-    const int needed = s.worst_case_pages() - static_cast<int>(match.pages.size());
-    if (pool_.n_free() + pool_.n_idle() - claimed_ < needed) {
+    if (has_prefix_cache_)
+      match = tree_.match(s.tokens, s.rope_base, cache::reusable_pages(s.n_tokens()));
+    const int promised = s.pages_for(admitted_answer_tokens_);
+    const int needed = std::max(promised - static_cast<int>(match.pages.size()), 0);
+    if (n_unclaimed() < needed) {
       for (const int page : match.pages)
         pool_.release(page);
       return false;
     }
-    claimed_ += needed;
     for (const int page : match.pages)
       s.pages.push_back(page);
+    s.n_promised = promised;
+    n_claimed_ += s.n_claimed();
     s.tree_node = match.node;
-    s.n_cached = s.n_reused = s.pages.size() * cache::kPageTokens;
+    s.n_cached = s.pages.size() * cache::kPageTokens;
     s.slot = free_slots_.back();
     free_slots_.pop_back();
     return true;
   }
 
-  void give_pages(Sequence& s, int n_tokens) {
-    while (s.pages.size() < cache::sealed_pages(n_tokens)) {
-      s.pages.push_back(allocate_page());
-      --claimed_;
-    }
+  /// A client pays for what is read, once.
+  void note_start(Sequence& s, Clock::time_point now) {
+    s.progress.started = now;
+    s.progress.n_reused = s.n_cached;
+    counts_.prompt_tokens += s.n_prompt;
+    counts_.reused_tokens += s.n_cached;
+    queue_.charge(s.request.client, s.n_prompt - s.n_cached);
   }
 
-  int allocate_page() {
-    int page = pool_.allocate();
-    if (page < 0 && tree_.evict_one()) page = pool_.allocate();
-    LMD_REQUIRE(page >= 0, ErrorCode::kInternal, "a claimed page is missing");
-    return page;
+  /// The newest of those that run goes before all that wait.
+  void preempt_newest() {
+    SequencePtr s = remove(running_.size() - 1);
+    s->n_cached = s->n_step = 0;
+    s->draw = -1;
+    ++s->progress.n_preempted;
+    ++counts_.preemptions;
+    preempted_.push_front(std::move(s));
+  }
+
+  /// Makes pages for `n_tokens` tokens a sequence's own. False where there are too few.
+  [[nodiscard]] bool give_pages(Sequence& s, int n_tokens) {
+    while (s.pages.size() < cache::sealed_pages(n_tokens)) {
+      int page = pool_.allocate();
+      if (page < 0 && tree_.evict_one()) page = pool_.allocate();
+      if (page < 0) return false;
+      n_claimed_ -= s.n_claimed();
+      s.pages.push_back(page);
+      n_claimed_ += s.n_claimed();
+    }
+    return true;
   }
 
   model::ModelConfig model_;
   int max_prefill_tokens_;
+  int admitted_answer_tokens_;
   bool has_prefix_cache_;
   cache::BlockPool pool_;
   cache::PrefixTree tree_;
   std::vector<int> free_slots_;
-  int claimed_ = 0;  // pages promised to running sequences and not yet allocated
-  std::deque<SequencePtr> waiting_;
-  bool is_blocked_ = false;  // the first of these has been tried, and nothing has become free since
-  std::vector<SequencePtr> running_;
+  int n_claimed_ = 0;  // pages promised to running sequences and not yet theirs
+  FairQueue queue_;
+  std::deque<SequencePtr> preempted_;  // as they started
+  std::vector<SequencePtr> running_;   // as they started, before those
+  struct {
+    RequestId id = 0;
+    int n_unclaimed = 0;
+  } blocked_;  // who was not let in, and with how many pages
+  SchedulerCounts counts_;
 };
 
 }  // namespace lmd::engine

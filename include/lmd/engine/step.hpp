@@ -13,6 +13,30 @@
 
 namespace lmd::engine {
 
+/// The mask of a request's constraint, or none. Where the constraint fails it is `nothing` [ceil(vocab / 32)],
+/// in which no bit is set: what draws from it ends.
+[[nodiscard]] inline std::span<const std::uint32_t> allowed_tokens(
+    const Request& r, const std::vector<std::uint32_t>& nothing) {
+  if (r.constraint == nullptr) return {};
+  try {
+    const std::span<const std::uint32_t> mask = r.constraint->allowed();
+    if (mask.size() == nothing.size()) return mask;
+  } catch (...) {
+  }
+  return nothing;
+}
+
+/// Tells a request's constraint what was drawn. False where that fails.
+[[nodiscard]] inline bool accept_token(const Request& r, int token) {
+  if (r.constraint == nullptr) return true;
+  try {
+    r.constraint->accept(token);
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
 /// Whether a mask has a token of the vocabulary that is not one of `ids`.
 [[nodiscard]] inline bool allows_others(std::span<const std::uint32_t> allowed,
                                         std::span<const int> ids,

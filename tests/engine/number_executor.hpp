@@ -23,7 +23,7 @@ class NumberExecutor final : public engine::Executor {
 
   [[nodiscard]] const model::ModelConfig& model() const override { return config_; }
   [[nodiscard]] cache::CacheGeometry geometry() const override { return {}; }
-  [[nodiscard]] int max_rows() const override { return 64; }
+  [[nodiscard]] int max_rows() const override { return 1024; }
   [[nodiscard]] std::int64_t step_weight_bytes(int) const override { return 0; }
   [[nodiscard]] bool runs_ahead() const override { return runs_ahead_; }
 
@@ -51,12 +51,14 @@ class NumberExecutor final : public engine::Executor {
         pages_[item.page_ids[page]] = slot.number;
       }
       if (item.draw == nullptr) continue;
+      CHECK((item.draw->allowed.empty() || under_way_.empty()));  // a mask takes what is not known
       CHECK(std::ssize(item.draw->tokens) + (item.draw->follows ? 1 : 0) == slot.next);
       const bool is_number = slot.number % 256 >= n_without;
       drawn.push_back(is_number ? static_cast<int>(slot.number >> 40) % config_.vocab_size : -1);
     }
     under_way_.push_back(drawn);
     most_rows = std::max(most_rows, rows);
+    n_rows += rows;
   }
 
   void finish(std::span<engine::Drawn> drawn) override {
@@ -73,6 +75,7 @@ class NumberExecutor final : public engine::Executor {
 
   int n_ahead = 0;
   int most_rows = 0;  ///< of a step
+  int n_rows = 0;     ///< of all steps
   int fails_at = -1;
   unsigned n_without = 0;  ///< of 256 draws have no answer
 

@@ -53,7 +53,7 @@ struct PrefillTimes {
 }
 
 /// How many steps before the last sequence of a batch each one has its first token, when all are
-/// handed in together and a step reads `prefill_tokens` of prompts, oldest first.
+/// handed in together and a step reads prompts oldest first, `prefill_tokens` with those that decode.
 ///
 /// Source:  the rule of engine/scheduler.hpp.
 [[nodiscard]] inline std::vector<int> decode_leads(const LatencyCase& c, int prefill_tokens) {
@@ -62,7 +62,9 @@ struct PrefillTimes {
   int step = 0;
   while (pending.back() > 0) {
     ++step;
-    int budget = prefill_tokens;
+    // Those whose first token is there bring one token, as those do that have one left to read.
+    const auto n_decode = std::ranges::count_if(pending, [](int n) { return n <= 1; });
+    int budget = engine::prompt_share(prefill_tokens, static_cast<int>(n_decode));
     for (std::size_t i = 0; i < pending.size(); ++i) {
       if (pending[i] == 0) continue;
       const int n = pending[i] == 1 ? 1 : std::min(pending[i], budget);

@@ -76,9 +76,9 @@ TEST_CASE("sequences of a batch start as their prompts are read, oldest first") 
   using Leads = std::vector<int>;
   CHECK(decode_leads({.prompt_len = 512, .gen_len = 8, .batch = 1}, 512) == Leads{0});
   CHECK(decode_leads({.prompt_len = 512, .gen_len = 8, .batch = 1}, 100) == Leads{0});
-  CHECK(decode_leads({.prompt_len = 512, .gen_len = 8, .batch = 3}, 512) == Leads{2, 1, 0});
+  CHECK(decode_leads({.prompt_len = 512, .gen_len = 8, .batch = 3}, 512) == Leads{3, 1, 0});
   CHECK(decode_leads({.prompt_len = 512, .gen_len = 8, .batch = 3}, 511) == Leads{2, 1, 0});
-  CHECK(decode_leads({.prompt_len = 512, .gen_len = 8, .batch = 4}, 1024) == Leads{1, 1, 0, 0});
+  CHECK(decode_leads({.prompt_len = 512, .gen_len = 8, .batch = 4}, 1024) == Leads{2, 2, 1, 0});
   CHECK(decode_leads({.prompt_len = 10, .gen_len = 8, .batch = 4}, 4096) == Leads{0, 0, 0, 0});
   CHECK(decode_leads({.prompt_len = 1, .gen_len = 8, .batch = 3}, 1) == Leads{0, 0, 0});
 }

@@ -63,6 +63,7 @@ struct Setup {
   config.has_prefix_cache = s.has_prefix_cache;
   config.is_deterministic = s.is_deterministic;
   config.activations = s.activations;
+  config.max_queued_tokens = 1 << 20;  // tests ask for everything at once
   return config;
 }
 

@@ -19,6 +19,12 @@ struct SchedulerCounts {
   std::int64_t preemptions = 0;
 };
 
+/// Tokens of prompts at most in a step in which `n_decode` sequences decode. A quarter of all is theirs at
+/// least, so that nobody is read for long because many decode.
+[[nodiscard]] constexpr int prompt_share(int max_prefill_tokens, int n_decode) {
+  return std::max({max_prefill_tokens - n_decode, max_prefill_tokens / 4, 1});
+}
+
 /// Owns the sequences and the pages, not their memory.
 ///
 /// A sequence is let in when there is a slot, and pages for its tokens and the first
@@ -94,8 +100,7 @@ class Scheduler {
   void plan_step() {
     const auto n_decode = static_cast<int>(
         std::ranges::count_if(running_, [](const SequencePtr& s) { return s->n_pending() == 1; }));
-    // Many sequences that decode do not keep others from being read for long.
-    int budget = std::max({max_prefill_tokens_ - n_decode, max_prefill_tokens_ / 4, 1});
+    int budget = prompt_share(max_prefill_tokens_, n_decode);
     for (std::size_t i = 0; i < running_.size(); ++i) {
       Sequence& s = *running_[i];
       const int pending = s.n_pending();

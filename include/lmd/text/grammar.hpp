@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -16,7 +15,8 @@ namespace lmd::text {
 /// `min_count` to `max_count` times: the number is part of a reader's state, not of the automaton.
 ///
 /// Immutable; any number of threads and matchers share one. Made by GrammarBuilder, which sees to it that
-/// every state can reach the end of its rule, and that no rule calls itself before a byte is read.
+/// every state can reach the end of its rule, that no rule calls itself before a byte is read, and that none but the root
+/// matches the empty text.
 class Grammar {
  public:
   struct ByteEdge {
@@ -42,9 +42,8 @@ class Grammar {
   struct Rule {
     std::uint32_t start = 0;
     std::uint32_t min_count = 1;
-    std::uint32_t max_count = 1;  ///< a start that is final has max_count 1
-    bool is_nested = false;       ///< one bracket deeper than its caller
-    bool is_nullable = false;     ///< matches the empty text
+    std::uint32_t max_count = 1;
+    bool is_nested = false;  ///< one bracket deeper than its caller
   };
 
   static constexpr std::uint32_t kNoState = UINT32_MAX;
@@ -61,10 +60,7 @@ class Grammar {
         byte_edges_(std::move(byte_edges)),
         calls_(std::move(calls)),
         token_edges_(std::move(token_edges)),
-        answer_depth_(answer_depth) {
-    for (const State& state : states_)
-      max_height_ = std::max<int>(max_height_, state.height);
-  }
+        answer_depth_(answer_depth) {}
 
   [[nodiscard]] const Rule& rule(std::uint32_t i) const { return rules_[i]; }
   [[nodiscard]] const State& state(std::uint32_t i) const { return states_[i]; }
@@ -94,7 +90,6 @@ class Grammar {
 
   /// Nested rules that an answer may have inside each other.
   [[nodiscard]] int answer_depth() const { return answer_depth_; }
-  [[nodiscard]] int max_height() const { return max_height_; }  ///< of all states
 
   [[nodiscard]] std::size_t n_bytes() const {
     return sizeof(*this) + rules_.capacity() * sizeof(Rule) + states_.capacity() * sizeof(State) +
@@ -116,7 +111,6 @@ class Grammar {
   std::vector<Call> calls_;
   std::vector<TokenEdge> token_edges_;
   int answer_depth_;
-  int max_height_ = 0;
 };
 
 }  // namespace lmd::text

@@ -5,6 +5,7 @@
 
 #include <lmd/serve/api_call.hpp>
 
+#include <deque>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -38,7 +39,7 @@ class RouteTable {
       add(std::move(route));
   }
 
-  [[nodiscard]] const std::vector<Route>& routes() const { return routes_; }
+  [[nodiscard]] const std::deque<Route>& routes() const { return routes_; }
 
   /// HEAD is answered by GET's route. Null: none.
   [[nodiscard]] const Route* find(std::string_view method, std::string_view path) const {
@@ -61,7 +62,7 @@ class RouteTable {
   }
 
  private:
-  std::vector<Route> routes_;
+  std::deque<Route> routes_;  // requests point at theirs while more are added
 };
 
 }  // namespace lmd::serve

@@ -1,0 +1,204 @@
+/// \file  The thread that steps the engine, and how calls reach it and come back.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/core/log.hpp>
+#include <lmd/engine/engine.hpp>
+#include <lmd/serve/error_reply.hpp>
+#include <lmd/serve/running_call.hpp>
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace lmd::serve {
+
+/// What the engine's thread tells of itself.
+struct EngineState {
+  engine::EngineStats stats;
+  std::int64_t failed_steps = 0;
+  std::string fatal = {};  ///< why it will not go on; empty while it does
+};
+
+/// Steps an engine that nobody else steps. Idle, it sleeps, and still gives a sign of life.
+///
+///   worker threads  submit        -> engine's inbox -> this thread
+///   this thread     events        -> mailbox, once a step -> I/O thread: `deliver`
+///
+/// Nothing but ids and tokens passes: no socket, no JSON on this side.
+class EngineThread {
+ public:
+  /// `wake` runs on the engine's thread when the mailbox has something after it was empty: it has the
+  /// I/O thread call `deliver` soon.
+  EngineThread(engine::Engine& engine, std::function<void()> wake)
+      : engine_(engine), wake_(std::move(wake)), thread_([this] { run(); }) {}
+  EngineThread(const EngineThread&) = delete;
+  EngineThread& operator=(const EngineThread&) = delete;
+  ~EngineThread() { stop(); }
+
+  /// Hands a call's requests to the engine. From any thread.
+  ///
+  /// Errors:  \throws what Engine::submit throws; what was submitted before is cancelled then.
+  [[nodiscard]] std::shared_ptr<RunningCall> submit(std::unique_ptr<ApiCall> call) {
+    std::vector<engine::Request> requests = call->take_requests();
+    auto running = std::make_shared<RunningCall>(std::move(call), requests.size());
+    running->ids_.reserve(requests.size());
+    try {
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        running->ids_.push_back(engine_.submit(
+            std::move(requests[i]),
+            [this, running, answer = static_cast<int>(i)](const engine::TokenEvent& event) {
+              take(running, answer, event);
+            }));
+      }
+    } catch (...) {
+      cancel(running->ids_);
+      throw;
+    }
+    nudge();
+    return running;
+  }
+
+  /// From any thread. Slots and pages are free at the end of the step under way.
+  void cancel(const std::vector<engine::RequestId>& ids) {
+    for (const engine::RequestId id : ids)
+      engine_.cancel(id);
+    if (!ids.empty()) nudge();
+  }
+
+  /// Hands what the engine said to its calls, `on_event(call, event)` first. On the I/O thread.
+  template <class OnEvent>
+  void deliver(const OnEvent& on_event) {
+    {
+      const std::lock_guard lock(mail_mutex_);
+      std::swap(mail_, delivering_);
+    }
+    mail_taken_.notify_one();
+    for (Mail& mail : delivering_) {
+      on_event(*mail.to, mail.event);
+      mail.to->deliver(std::move(mail.event));
+    }
+    delivering_.clear();
+  }
+
+  [[nodiscard]] EngineState state() const {
+    const std::lock_guard lock(mail_mutex_);
+    return state_;
+  }
+
+  /// Time since the last sign of life: a step that began or ended, or a look around while idle.
+  [[nodiscard]] Clock::duration silence() const {
+    return Clock::now() - Clock::time_point(Clock::duration(last_sign_.load()));
+  }
+
+  /// Ends the thread after the step under way. Requests that are open get no more events.
+  void stop() {
+    {
+      const std::lock_guard lock(idle_mutex_);
+      is_stopping_ = true;
+    }
+    idle_.notify_one();
+    mail_taken_.notify_one();
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  struct Mail {
+    std::shared_ptr<RunningCall> to;
+    AnswerEvent event;
+  };
+
+  /// Events on their way to the I/O thread; the engine waits when it does not keep up.
+  static constexpr std::size_t kMaxMail = std::size_t{1} << 16;
+  static constexpr std::chrono::milliseconds kSignPeriod{250};
+
+  void give_sign() { last_sign_.store(Clock::now().time_since_epoch().count()); }
+
+  void nudge() {
+    {
+      const std::lock_guard lock(idle_mutex_);
+      has_work_ = true;
+    }
+    idle_.notify_one();
+  }
+
+  void run() {
+    while (!is_stopping_ && state_.fatal.empty()) {
+      give_sign();
+      bool is_busy = false;
+      try {
+        is_busy = engine_.step();
+      } catch (const Error& e) {
+        fail(e.what(), e.code() == ErrorCode::kCuda);
+      } catch (const std::exception& e) {
+        fail(e.what(), false);
+      }
+      give_sign();
+      send_mail();
+      if (!is_busy) rest();
+    }
+  }
+
+  /// All requests have ended with an error. A CUDA error stays: nothing works on the device afterwards.
+  void fail(const std::string& what, bool is_fatal) {
+    log(LogLevel::kError, "a step of the engine failed: " + what);
+    const std::lock_guard lock(mail_mutex_);
+    ++state_.failed_steps;
+    if (is_fatal) state_.fatal = what;
+  }
+
+  void rest() {
+    std::unique_lock lock(idle_mutex_);
+    idle_.wait_for(lock, kSignPeriod, [this] { return has_work_ || is_stopping_; });
+    has_work_ = false;
+  }
+
+  /// On the engine's thread, in a step.
+  void take(const std::shared_ptr<RunningCall>& to, int answer, const engine::TokenEvent& event) {
+    AnswerEvent copy{
+        .answer = answer, .token = event.token, .finish = event.finish, .logprobs = {}};
+    if (event.logprobs != nullptr) copy.logprobs = *event.logprobs;
+    outgoing_.push_back({to, std::move(copy)});
+  }
+
+  void send_mail() {
+    std::unique_lock lock(mail_mutex_);
+    state_.stats = engine_.stats();
+    if (outgoing_.empty()) return;
+    while (mail_.size() >= kMaxMail && !is_stopping_) {
+      mail_taken_.wait_for(lock, kSignPeriod);
+      give_sign();
+    }
+    const bool was_empty = mail_.empty();
+    std::move(outgoing_.begin(), outgoing_.end(), std::back_inserter(mail_));
+    outgoing_.clear();
+    lock.unlock();
+    if (was_empty) wake_();
+  }
+
+  engine::Engine& engine_;
+  std::function<void()> wake_;
+  std::vector<Mail> outgoing_;  // of the step under way
+
+  mutable std::mutex mail_mutex_;
+  std::condition_variable mail_taken_;
+  std::vector<Mail> mail_;
+  EngineState state_;
+  std::vector<Mail> delivering_;  // the I/O thread's
+
+  std::mutex idle_mutex_;
+  std::condition_variable idle_;
+  bool has_work_ = false;
+  std::atomic<bool> is_stopping_{false};
+  std::atomic<Clock::rep> last_sign_{Clock::now().time_since_epoch().count()};
+
+  std::thread thread_;  // last: it uses everything above
+};
+
+}  // namespace lmd::serve

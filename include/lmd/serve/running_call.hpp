@@ -1,0 +1,85 @@
+/// \file  A call whose requests are in the engine.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/serve/api_call.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace lmd::serve {
+
+using Clock = std::chrono::steady_clock;
+
+/// When an answer got on, for the metrics.
+struct AnswerTimes {
+  Clock::time_point first = {};  ///< token
+  Clock::time_point last = {};   ///< token
+  int n_tokens = 0;
+};
+
+/// Made on a worker thread, then used by the I/O thread alone. The engine holds it while it runs; the call
+/// itself lives until the last of its requests has ended, as grammars and the like are its own.
+class RunningCall {
+ public:
+  RunningCall(std::unique_ptr<ApiCall> call, std::size_t n_answers)
+      : call_(std::move(call)), times_(n_answers), has_ended_(n_answers), n_open_(n_answers) {}
+
+  [[nodiscard]] ApiCall& call() { return *call_; }
+  [[nodiscard]] Clock::time_point submitted() const { return submitted_; }
+  [[nodiscard]] AnswerTimes& times(int answer) { return times_[static_cast<std::size_t>(answer)]; }
+
+  /// What the engine said and nobody has taken yet.
+  [[nodiscard]] std::vector<AnswerEvent> take_events() { return std::exchange(unread_, {}); }
+  [[nodiscard]] std::size_t n_unread() const { return unread_.size(); }
+
+  /// Runs whenever there is something to take.
+  void on_event(std::function<void()> wake) { wake_ = std::move(wake); }
+
+  /// Takes an event from the engine.
+  void deliver(AnswerEvent event) {
+    if (event.finish != engine::FinishReason::kNone) {
+      has_ended_[static_cast<std::size_t>(event.answer)] = true;
+      --n_open_;
+    }
+    if (!is_left_) {
+      unread_.push_back(std::move(event));
+      if (wake_) wake_();
+    }
+    if (is_left_ && n_open_ == 0) call_.reset();
+  }
+
+  /// Nobody reads any more. Returns the requests that are still in the engine.
+  [[nodiscard]] std::vector<engine::RequestId> leave() {
+    is_left_ = true;
+    wake_ = nullptr;
+    unread_.clear();
+    std::vector<engine::RequestId> open;
+    for (std::size_t i = 0; i < ids_.size(); ++i) {
+      if (!has_ended_[i]) open.push_back(ids_[i]);
+    }
+    if (n_open_ == 0) call_.reset();
+    return open;
+  }
+
+  [[nodiscard]] const std::vector<engine::RequestId>& ids() const { return ids_; }
+
+ private:
+  friend class EngineThread;
+
+  std::unique_ptr<ApiCall> call_;
+  std::vector<engine::RequestId> ids_;
+  std::vector<AnswerTimes> times_;
+  std::vector<bool> has_ended_;
+  std::size_t n_open_;
+  Clock::time_point submitted_ = Clock::now();
+  std::vector<AnswerEvent> unread_;
+  std::function<void()> wake_;
+  bool is_left_ = false;
+};
+
+}  // namespace lmd::serve

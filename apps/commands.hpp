@@ -20,5 +20,8 @@ void add_plan(CLI::App& root, Action& action);
 void add_eval(CLI::App& root, Action& action);
 void add_tokenize(CLI::App& root, Action& action);
 void add_bench(CLI::App& root, Action& action);
+#ifdef LMD_WITH_SERVE
+void add_serve(CLI::App& root, Action& action);
+#endif
 
 }  // namespace lmd::apps

@@ -13,6 +13,7 @@ enum class ExitCode {
   kFailure = 1,
   kBadInput = 2,
   kDoesNotFit = 3,
+  kEngineFailed = 70,  ///< EX_SOFTWARE
   kInterrupted = 130,  ///< 128 + SIGINT, as a shell reports it
 };
 
@@ -26,6 +27,7 @@ inline constexpr ExitCodeText kExitCodes[] = {
     {ExitCode::kFailure, "failed while running: lmd itself, or writing"},
     {ExitCode::kBadInput, "bad input: a flag, a file, a configuration or a format"},
     {ExitCode::kDoesNotFit, "does not fit into memory or into the model's context"},
+    {ExitCode::kEngineFailed, "a server whose engine failed for good; start it again"},
     {ExitCode::kInterrupted, "interrupted"},
 };
 

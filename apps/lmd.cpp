@@ -58,6 +58,9 @@ void add_commands(CLI::App& root, Action& action) {
   root.formatter(formatter);
   root.footer(kExamples + exit_code_help());
   add_chat(root, action);
+#ifdef LMD_WITH_SERVE
+  add_serve(root, action);
+#endif
   add_convert(root, action);
   add_list(root, action);
   add_plan(root, action);

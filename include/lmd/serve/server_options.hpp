@@ -40,7 +40,8 @@ struct ServerOptions {
       {};  ///< with tls_certificate_file: HTTPS. Both are read again on reload
   std::string tls_certificate_file = {};
   MetricNames metric_names = MetricNames::kOwn;
-  bool has_public_metrics = false;
+  bool has_metrics = true;
+  bool has_public_metrics = false;  ///< without a key
   int worker_threads = 1;
   std::chrono::seconds sse_ping_period{0};  ///< 0: none
   std::chrono::milliseconds drain_grace{

@@ -28,10 +28,11 @@ namespace lmd::serve {
   const auto route = [](std::string path, bool needs_key, Endpoint endpoint) {
     return Route{"GET", std::move(path), needs_key, RunsOn::kIoThread, std::move(endpoint)};
   };
-  return {route("/health", false, ready), route("/health/ready", false, ready),
-          route("/health/live", false, live),
-          route("/metrics", !core.options.has_public_metrics, metrics),
-          route("/version", true, version)};
+  std::vector<Route> routes{route("/health", false, ready), route("/health/ready", false, ready),
+                            route("/health/live", false, live), route("/version", true, version)};
+  if (core.options.has_metrics)
+    routes.push_back(route("/metrics", !core.options.has_public_metrics, metrics));
+  return routes;
 }
 
 }  // namespace lmd::serve

@@ -1,0 +1,142 @@
+/// \file  lmd serve api_server: a model behind HTTP, in the manner of OpenAI's and LMDeploy's servers.
+// SPDX-License-Identifier: Apache-2.0
+#include <lmd/core/file.hpp>
+#include <lmd/serve/http/server.hpp>
+
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "../interrupt.hpp"
+#include "../load_shown.hpp"
+#include "../units.hpp"
+#include "api_server_flags.hpp"
+#include "serve_commands.hpp"
+
+namespace lmd::apps {
+
+namespace {
+
+/// Where the library's own messages go while a server runs.
+serve::ServerLog* library_log = nullptr;
+
+void log_to_server(LogLevel level, std::string_view text) {
+  library_log->write(level, text);
+}
+
+/// Takes the library's messages, and gives them back.
+class LibraryLog {
+ public:
+  explicit LibraryLog(serve::ServerLog& log) {
+    library_log = &log;
+    set_log_sink(&log_to_server);
+  }
+  LibraryLog(const LibraryLog&) = delete;
+  LibraryLog& operator=(const LibraryLog&) = delete;
+  ~LibraryLog() { set_log_sink(&lmd::detail::log_to_stderr); }
+};
+
+void set_level(serve::ServerLog& log, const ApiServerOptions& o) {
+  std::string word = o.log_level;
+  std::string where = "--log-level";
+  if (!o.log_level_file.empty()) {
+    where = o.log_level_file;
+    word = read_text_file(where, 1024);
+    word.erase(word.find_last_not_of(" \r\n\t") + 1);
+  }
+  const LogLevel level = parse_log_level(where, word);
+  log.set_level(level);
+  set_log_level(level);
+}
+
+[[nodiscard]] bool is_loopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
+/// Where a browser on this machine finds the server.
+[[nodiscard]] std::string url_of(const ApiServerOptions& o, int port) {
+  std::string host = o.server.host;
+  if (host == "0.0.0.0" || host == "::") host = "127.0.0.1";
+  if (host.find(':') != std::string::npos) host = '[' + host + ']';
+  return (o.has_ssl ? "https://" : "http://") + host + ':' + std::to_string(port);
+}
+
+void introduce(const ApiServerOptions& o, const Runtime& runtime, int port) {
+  const engine::MemoryPlan& plan = runtime.engine->plan();
+  const serve::HttpLimits& limits = o.server.limits;
+  const std::string url = url_of(o, port);
+  std::fprintf(stderr, "%s: %s, KV scheme %s, context %s tokens, cache %s tokens\n",
+               o.model_names.front().c_str(), runtime.backend.c_str(),
+               kv_scheme_name(o.runtime.engine.quant_policy).c_str(),
+               count_text(plan.session_len).c_str(),
+               count_text(plan.n_pages * cache::kPageTokens).c_str());
+  std::fprintf(
+      stderr,
+      "limits: %d answers run at a time, %d requests are taken, %d connections; a body has "
+      "at most %s, n at most %d\n",
+      plan.max_batch_size, limits.calls, limits.connections,
+      bytes_text(static_cast<double>(limits.body_bytes)).c_str(), o.max_n);
+  std::fprintf(stderr, "HINT:    base URL for OpenAI's clients: %s/v1\n", url.c_str());
+  if (o.has_pages) {
+    std::fprintf(stderr, "HINT:    chat in a browser: %s/\n", url.c_str());
+    std::fprintf(stderr, "HINT:    documentation of the API: %s/docs\n", url.c_str());
+  }
+  const bool is_open = o.server.api_keys.empty() && o.server.api_keys_file.empty();
+  if (is_open && !is_loopback(o.server.host)) {
+    std::fprintf(
+        stderr,
+        "lmd: warning: everybody who reaches %s:%d is served; --api-keys KEY asks for a key\n",
+        o.server.host.c_str(), port);
+  }
+}
+
+/// The port is taken and /health answers while the model is loaded.
+ExitCode run_api_server(ApiServerOptions& o) {
+  finish_options(o);
+  std::signal(SIGPIPE, SIG_IGN);
+  serve::ServerLog log(STDERR_FILENO, o.is_log_json);
+  set_level(log, o);
+  const LibraryLog library(log);
+  serve::Server server(o.server, serve::StaticFiles(), log);
+  server.on_reload([&] { set_level(log, o); });
+  server.listen();
+  int status = 0;
+  Runtime runtime;
+  std::thread io([&] { status = server.run(); });
+  try {
+    o.runtime.needs_tokenizer = true;
+    runtime = load_shown(o.model, o.runtime);
+    if (o.model_names.empty()) o.model_names.push_back(model_name(runtime.folder));
+    introduce(o, runtime, server.port());
+    server.serve(*runtime.engine, o.model_names.front(), {});
+  } catch (...) {
+    server.stop();
+    io.join();
+    throw;
+  }
+  io.join();
+  return static_cast<ExitCode>(status);
+}
+
+}  // namespace
+
+void add_api_server(CLI::App& serve, Action& action) {
+  const auto options = std::make_shared<ApiServerOptions>();
+  constexpr int kSequences = 64;
+  options->runtime.engine.max_batch_size = kSequences;
+  CLI::App& app = *serve.add_subcommand("api_server", "Serve a model as OpenAI's API");
+  add_api_server_flags(app, *options);
+  app.footer(
+      "Examples:\n"
+      "  lmd serve api_server SmolLM2-135M-Instruct\n"
+      "  lmd serve api_server ./internlm2_5-7b-chat-4bit --model-format awq --quant-policy 4 \\\n"
+      "      --cache-max-entry-count 0.4 --server-name 0.0.0.0 --server-port 23333 --api-keys "
+      "SECRET\n"
+      "  curl http://127.0.0.1:23333/v1/models\n");
+  app.callback([&action, options] { action = [options] { return run_api_server(*options); }; });
+}
+
+}  // namespace lmd::apps

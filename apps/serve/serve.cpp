@@ -1,0 +1,15 @@
+/// \file  lmd serve: models for other programs, and programs that talk to such servers.
+// SPDX-License-Identifier: Apache-2.0
+#include "serve_commands.hpp"
+
+namespace lmd::apps {
+
+void add_serve(CLI::App& root, Action& action) {
+  CLI::App& app = *root.add_subcommand("serve", "Serve a model, or talk to a server");
+  app.footer(
+      "Examples:\n"
+      "  lmd serve api_server SmolLM2-135M-Instruct\n");
+  add_api_server(app, action);
+}
+
+}  // namespace lmd::apps

@@ -1,0 +1,123 @@
+/// \file  Conversations that the server remembers, and session ids that are in use.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/serve/limits.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace lmd::serve {
+
+/// What was said under an id, as tokens. Used by whoever holds its lease, but for the flags.
+struct Session {
+  std::vector<int> ids;  ///< prompts and answers in order
+  std::atomic<bool> is_cancelled = false;
+  bool is_busy = false;  ///< guarded by Sessions
+  std::chrono::steady_clock::time_point last_use;
+};
+
+/// Bounded in number: the session that was used longest ago makes room. May be called from any thread.
+class Sessions {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  /// The right to use a session, given back when it is destroyed.
+  class Lease {
+   public:
+    Lease(Sessions& owner, std::int64_t id, std::shared_ptr<Session> session)
+        : owner_(&owner), id_(id), session_(std::move(session)) {}
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    ~Lease() { owner_->release(id_, *session_, is_kept_); }
+
+    [[nodiscard]] Session& session() { return *session_; }
+    /// The session outlives the lease.
+    void keep() { is_kept_ = true; }
+
+   private:
+    Sessions* owner_;
+    std::int64_t id_;
+    std::shared_ptr<Session> session_;
+    bool is_kept_ = false;
+  };
+
+  explicit Sessions(std::size_t max_sessions = kMaxSessions,
+                    std::chrono::seconds max_idle = std::chrono::seconds(kSessionIdleSeconds))
+      : max_sessions_(max_sessions), max_idle_(max_idle) {}
+
+  enum class Refusal { kNone, kOccupied, kFull };
+
+  /// The session of that id, a fresh one where there is none; null and why where it cannot be had.
+  [[nodiscard]] std::pair<std::unique_ptr<Lease>, Refusal> occupy(std::int64_t id,
+                                                                  Clock::time_point now) {
+    const std::lock_guard lock(mutex_);
+    forget_idle(now);
+    auto at = sessions_.find(id);
+    if (at != sessions_.end() && at->second->is_busy) return {nullptr, Refusal::kOccupied};
+    if (at == sessions_.end()) {
+      if (sessions_.size() >= max_sessions_ && !forget_oldest()) return {nullptr, Refusal::kFull};
+      at = sessions_.emplace(id, std::make_shared<Session>()).first;
+    }
+    Session& session = *at->second;
+    session.is_busy = true;
+    session.is_cancelled = false;
+    session.last_use = now;
+    return {std::make_unique<Lease>(*this, id, at->second), Refusal::kNone};
+  }
+
+  /// Stops the answer of that session, if it is being given. Returns the tokens that it remembers, 0 of a
+  /// session that is in use.
+  std::size_t cancel(std::int64_t id) {
+    const std::lock_guard lock(mutex_);
+    const auto at = sessions_.find(id);
+    if (at == sessions_.end()) return 0;
+    at->second->is_cancelled = true;
+    return at->second->is_busy ? 0 : at->second->ids.size();
+  }
+
+  [[nodiscard]] std::size_t size() const {
+    const std::lock_guard lock(mutex_);
+    return sessions_.size();
+  }
+
+ private:
+  void release(std::int64_t id, Session& session, bool is_kept) {
+    const std::lock_guard lock(mutex_);
+    session.is_busy = false;
+    session.last_use = Clock::now();
+    if (!is_kept) sessions_.erase(id);
+  }
+
+  void forget_idle(Clock::time_point now) {
+    std::erase_if(sessions_, [&](const auto& entry) {
+      return !entry.second->is_busy && now - entry.second->last_use > max_idle_;
+    });
+  }
+
+  /// False when all are in use.
+  bool forget_oldest() {
+    auto oldest = sessions_.end();
+    for (auto at = sessions_.begin(); at != sessions_.end(); ++at) {
+      if (at->second->is_busy) continue;
+      if (oldest == sessions_.end() || at->second->last_use < oldest->second->last_use) oldest = at;
+    }
+    if (oldest == sessions_.end()) return false;
+    sessions_.erase(oldest);
+    return true;
+  }
+
+  std::size_t max_sessions_;
+  Clock::duration max_idle_;
+  mutable std::mutex mutex_;
+  std::unordered_map<std::int64_t, std::shared_ptr<Session>> sessions_;
+};
+
+}  // namespace lmd::serve

@@ -30,6 +30,13 @@ struct CallPlan {
   std::unique_ptr<Sessions::Lease> lease = {};  ///< null: no session
 };
 
+/// Tokens of a call.
+struct Usage {
+  int prompt = 0;
+  int answer = 0;
+  int cached = 0;  ///< of the prompt, found in the prefix cache
+};
+
 /// Everything that an answer was, for calls that are no stream.
 struct WholeAnswer {
   std::string text = {};
@@ -97,7 +104,10 @@ class AnswerCall : public ApiCall {
   [[nodiscard]] Sessions::Lease* lease() const { return plan_.lease.get(); }
   [[nodiscard]] std::vector<WholeAnswer>& wholes() { return wholes_; }
   [[nodiscard]] int n_answers() const { return static_cast<int>(texts_.size()); }
-  [[nodiscard]] int n_answer_tokens() const { return n_answer_tokens_; }
+  /// So far.
+  [[nodiscard]] Usage usage() const {
+    return {.prompt = plan_.n_prompt_tokens, .answer = n_answer_tokens_};
+  }
 
   /// Sees every delta, before it is sent or kept.
   virtual void on_delta(int, const AnswerDelta&) {}

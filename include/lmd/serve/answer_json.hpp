@@ -72,12 +72,6 @@ inline void append_id_logprobs(std::string& out, std::span<const AnswerToken> to
   out += ']';
 }
 
-struct Usage {
-  int prompt = 0;
-  int answer = 0;
-  int cached = 0;  ///< of the prompt, found in the prefix cache
-};
-
 /// `{"prompt_tokens":...}`. LMDeploy 0.5.3 had no details.
 inline void append_usage(std::string& out, const Usage& usage, ApiCompat compat) {
   out += R"({"prompt_tokens":)";

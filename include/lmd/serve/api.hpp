@@ -3,7 +3,11 @@
 #pragma once
 
 #include <lmd/serve/chat_endpoint.hpp>
+#include <lmd/serve/completion_endpoint.hpp>
+#include <lmd/serve/interactive_endpoint.hpp>
+#include <lmd/serve/model_endpoints.hpp>
 #include <lmd/serve/route.hpp>
+#include <lmd/serve/token_endpoints.hpp>
 
 #include <string>
 #include <utility>
@@ -26,14 +30,27 @@ class Api {
 
   /// Every endpoint but those of operation (health, metrics).
   [[nodiscard]] std::vector<Route> routes() {
-    return {post("/v1/chat/completions", chat_completions)};
+    std::vector<Route> routes = {
+        route("GET", "/v1/models", list_models),
+        route("POST", "/v1/chat/completions", chat_completions),
+        route("POST", "/v1/completions", completions),
+        route("POST", "/v1/chat/interactive", chat_interactive),
+        route("POST", "/v1/encode", encode_text),
+        route("POST", "/v1/embeddings", embeddings),
+        route("POST", "/generate", generate_text),
+        route("POST", "/tokenize", tokenize),
+        route("POST", "/detokenize", detokenize),
+    };
+    for (const std::string& name : context_.model.names)
+      routes.push_back(route("GET", "/v1/models/" + name, show_model));
+    return routes;
   }
 
  private:
   using Function = ApiResult (*)(ApiContext&, const ApiRequest&);
 
-  [[nodiscard]] Route post(std::string path, Function function) {
-    return {.method = "POST",
+  [[nodiscard]] Route route(const char* method, std::string path, Function function) {
+    return {.method = method,
             .path = std::move(path),
             .endpoint = [this, function](const ApiRequest& request) {
               return function(context_, request);

@@ -202,10 +202,6 @@ class ChatCall final : public AnswerCall {
     out += '}';
   }
 
-  [[nodiscard]] Usage usage() const {
-    return {.prompt = plan().n_prompt_tokens, .answer = n_answer_tokens()};
-  }
-
   ChatShape shape_;
   std::string head_;               // up to the choices
   std::vector<ToolStream> tools_;  // one for each answer; empty: no calls are looked for

@@ -96,14 +96,12 @@ struct FoundNumber {
   const std::string_view text = trimmed(value.get_ref<const std::string&>());
   if (text.empty() || text.find_first_not_of("+-0123456789") != std::string_view::npos)
     return std::nullopt;
+  std::int64_t whole = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), whole);
+  if (error == std::errc{} && end == text.data() + text.size())
+    return FoundNumber{static_cast<double>(whole), std::to_string(whole)};
   const auto number = real_of_text(text);
-  if (!number) return std::nullopt;
-  FoundNumber found = found_real(*number);
-  if (std::fabs(*number) <= kMaxExact) {
-    found.shown.clear();
-    append_json_integer(found.shown, static_cast<std::int64_t>(*number));
-  }
-  return found;
+  return number ? std::optional(found_real(*number)) : std::nullopt;
 }
 
 [[nodiscard]] inline std::string shown_bound(double bound) {

@@ -20,7 +20,8 @@ namespace lmd::serve {
 struct Session {
   std::vector<int> ids;  ///< prompts and answers in order
   std::atomic<bool> is_cancelled = false;
-  bool is_busy = false;  ///< guarded by Sessions
+  bool is_busy = false;    ///< guarded by Sessions
+  bool is_ending = false;  ///< it goes with its lease, whatever that says; guarded by Sessions
   std::chrono::steady_clock::time_point last_use;
 };
 
@@ -73,15 +74,12 @@ class Sessions {
     return {std::make_unique<Lease>(*this, id, at->second), Refusal::kNone};
   }
 
-  /// Stops the answer of that session, if it is being given. Returns the tokens that it remembers, 0 of a
-  /// session that is in use.
-  std::size_t cancel(std::int64_t id) {
-    const std::lock_guard lock(mutex_);
-    const auto at = sessions_.find(id);
-    if (at == sessions_.end()) return 0;
-    at->second->is_cancelled = true;
-    return at->second->is_busy ? 0 : at->second->ids.size();
-  }
+  /// Stops the answer of that session, if one is being given. Returns the tokens that it remembers, 0 where it
+  /// is in use.
+  std::size_t cancel(std::int64_t id) { return stop(id, false); }
+
+  /// The same, and forgets the session.
+  std::size_t end(std::int64_t id) { return stop(id, true); }
 
   [[nodiscard]] std::size_t size() const {
     const std::lock_guard lock(mutex_);
@@ -93,7 +91,19 @@ class Sessions {
     const std::lock_guard lock(mutex_);
     session.is_busy = false;
     session.last_use = Clock::now();
-    if (!is_kept) sessions_.erase(id);
+    if (!is_kept || session.is_ending) sessions_.erase(id);
+  }
+
+  std::size_t stop(std::int64_t id, bool is_end) {
+    const std::lock_guard lock(mutex_);
+    const auto at = sessions_.find(id);
+    if (at == sessions_.end()) return 0;
+    Session& session = *at->second;
+    session.is_cancelled = true;
+    session.is_ending = is_end;
+    const std::size_t n = session.is_busy ? 0 : session.ids.size();
+    if (is_end && !session.is_busy) sessions_.erase(at);
+    return n;
   }
 
   void forget_idle(Clock::time_point now) {

@@ -1,0 +1,75 @@
+/// \file  An answer of /v1/chat/interactive, whole or streamed.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lmd/serve/answer_json.hpp>
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace lmd::serve {
+
+/// `{"text":...,"tokens":...,"input_tokens":...,"history_tokens":...,"finish_reason":...}`
+/// \param n_history  tokens of earlier turns, the answers among them
+inline void append_turn(std::string& out,
+                        std::string_view text,
+                        const Usage& usage,
+                        std::size_t n_history,
+                        const char* finish) {
+  out += R"({"text":)";
+  append_json_string(out, text);
+  out += R"(,"tokens":)";
+  append_json_integer(out, usage.answer);
+  out += R"(,"input_tokens":)";
+  append_json_integer(out, usage.prompt);
+  out += R"(,"history_tokens":)";
+  append_json_integer(out, n_history);
+  out += R"(,"finish_reason":)";
+  out += finish == nullptr ? "null" : json_string(finish);
+  out += '}';
+}
+
+/// One turn of a session, or of none. A stream is one object a line, whose text is what came since the last one;
+/// the last object's text is empty. What was generated is a part of the session also when the client left.
+class InteractiveCall final : public AnswerCall {
+ public:
+  /// \pre the session, where there is one, holds history and prompt already
+  InteractiveCall(CallPlan call_plan, std::size_t n_history)
+      : AnswerCall(std::move(call_plan)), n_history_(n_history) {}
+
+ private:
+  void on_delta(int, const AnswerDelta& delta) override {
+    if (lease() != nullptr && delta.token) lease()->session().ids.push_back(delta.token->id);
+  }
+
+  [[nodiscard]] bool must_stop() const override {
+    return lease() != nullptr && lease()->session().is_cancelled;
+  }
+
+  void append_delta(int, const AnswerDelta& delta, std::string& out) override {
+    if (!delta.text.empty()) append_line(delta.text, nullptr, out);
+    if (delta.finish != engine::FinishReason::kNone)
+      append_line({}, finish_word(delta.finish), out);
+  }
+
+  void append_line(std::string_view text, const char* finish, std::string& out) const {
+    append_turn(out, text, usage(), n_history_, finish);
+    out += '\n';
+  }
+
+  void append_end(std::string&) override {}
+  void append_failure(std::string& out) override { append_line({}, "error", out); }
+
+  [[nodiscard]] std::string body() override {
+    const WholeAnswer& whole = wholes().front();
+    std::string out;
+    append_turn(out, whole.text, usage(), n_history_, finish_word(whole.finish));
+    return out;
+  }
+
+  std::size_t n_history_;
+};
+
+}  // namespace lmd::serve

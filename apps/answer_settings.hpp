@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct AnswerSettings {
   std::int64_t max_new_tokens = 1024;
   std::int64_t seed = -1;  ///< -1: another one each time
   std::vector<std::string> stop;
+  std::set<std::string> given = {};  ///< keys that a person has set
 };
 
 struct Setting {
@@ -66,6 +68,7 @@ inline void assign(AnswerSettings& settings,
         parse_integer<std::int64_t>(flag, value, static_cast<std::int64_t>(setting.min),
                                     static_cast<std::int64_t>(setting.max));
   }
+  settings.given.insert(setting.key);
 }
 
 [[nodiscard]] inline std::string value_text(const AnswerSettings& settings,

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "chat_loop.hpp"
+#include "chat_session.hpp"
 #include "commands.hpp"
 #include "engine_flags.hpp"
 #include "standard_io.hpp"
@@ -54,14 +55,6 @@ void introduce(const Runtime& runtime, const ChatOptions& options) {
       text(plan.total()).c_str(), text(plan.available).c_str());
 }
 
-/// Standard input without the line ends at its end.
-std::string read_prompt() {
-  std::string text = read_standard_input();
-  while (text.ends_with('\n') || text.ends_with('\r'))
-    text.pop_back();
-  return text;
-}
-
 ExitCode run_chat(ChatOptions& options) {
   const bool is_interactive = !options.prompt && is_terminal(STDIN_FILENO);
   if (!is_interactive && !options.has_temperature) options.settings.temperature = 0.0;
@@ -78,7 +71,7 @@ ExitCode run_chat(ChatOptions& options) {
     answer_once(session, *options.prompt);
     return ExitCode::kOk;
   }
-  return run_chat_loop(session, runtime, {options.needs_double_enter});
+  return run_chat_loop(session, {options.needs_double_enter});
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "chat_command.hpp"
 #include "interrupt.hpp"
 #include "line_editor.hpp"
+#include "runtime.hpp"
 #include "standard_io.hpp"
 #include "terminal.hpp"
 #include "units.hpp"
@@ -24,17 +25,33 @@ void write_answer(std::string_view piece) {
   write_standard_output(without_controls(piece));
 }
 
-std::string speed_text(const serve::Answer& answer) {
-  return count_text(std::ssize(answer.ids)) + " tokens, the first after " +
-         seconds_text(answer.first_token_s) + ", " + number_text(answer.decode_tokens_per_s(), 1) +
+std::string speed_text(const ChatAnswer& answer) {
+  return count_text(answer.n_tokens) + " tokens, the first after " +
+         seconds_text(answer.first_token_s) + ", " + number_text(answer.tokens_per_s, 1) +
          " tokens/s";
 }
 
+/// Shows an answer's pieces, and knows whether the cursor stands behind one of them.
+class Shown {
+ public:
+  void write(std::string_view piece) {
+    if (piece.empty()) return;
+    write_answer(piece);
+    is_inside_line_ = !piece.ends_with('\n');
+  }
+  void end_line() {
+    if (is_inside_line_) write_answer("\n");
+    is_inside_line_ = false;
+  }
+
+ private:
+  bool is_inside_line_ = false;
+};
+
 class ChatLoop {
  public:
-  ChatLoop(ChatSession& session, const Runtime& runtime, const ChatLoopOptions& options)
-      : session_(&session),
-        runtime_(&runtime),
+  ChatLoop(ChatPartner& partner, const ChatLoopOptions& options)
+      : partner_(&partner),
         options_(&options),
         style_(style_for(STDERR_FILENO)),
         editor_(history_path()) {}
@@ -125,11 +142,11 @@ class ChatLoop {
         show_stats();
         return true;
       case ChatVerb::kReset:
-        session_->reset();
+        partner_->reset();
         note("a new conversation");
         return true;
       case ChatVerb::kSystem:
-        session_->set_system(command.argument);
+        partner_->set_system(command.argument);
         note("a new conversation with this system text");
         return true;
       case ChatVerb::kSet:
@@ -151,9 +168,9 @@ class ChatLoop {
   void set(const ChatCommand& command) {
     try {
       if (!command.argument.empty()) {
-        set_by_name(session_->settings, command.argument, command.value);
+        set_by_name(partner_->settings, command.argument, command.value);
       } else {
-        std::fputs(settings_text(session_->settings).c_str(), stderr);
+        std::fputs(settings_text(partner_->settings).c_str(), stderr);
       }
     } catch (const Error& e) {
       note(e.what());
@@ -163,15 +180,17 @@ class ChatLoop {
   /// False when Ctrl-C was pressed twice.
   bool answer(const std::string& text) {
     bool is_stopped = false;
+    Shown shown;
     try {
-      last_ = session_->ask(text, [&](std::string_view piece) {
-        write_answer(piece);
-        is_stopped = take_interrupt();
+      last_ = partner_->ask(text, [&](std::string_view piece) {
+        shown.write(piece);
+        is_stopped = is_stopped || take_interrupt();
         return !is_stopped;
       });
     } catch (const WriteError&) {
       throw;
     } catch (const Error& e) {
+      shown.end_line();
       if (e.code() == ErrorCode::kInternal || e.code() == ErrorCode::kCuda) throw;
       note(e.what());
       return true;
@@ -184,58 +203,50 @@ class ChatLoop {
   }
 
   void say_how_it_ended(bool is_stopped) const {
-    if (session_->n_dropped() > 0) {
-      note("the oldest " + std::to_string(session_->n_dropped()) +
-           " turns were dropped: the conversation had outgrown " +
-           count_text(session_->session_len()) + " tokens");
-    }
+    for (const std::string& each : partner_->notes())
+      note(each);
     if (is_stopped) note("stopped; Ctrl-C again leaves");
-    if (!is_stopped && last_->finish == engine::FinishReason::kLength)
-      note("cut after " + count_text(std::ssize(last_->ids)) + " tokens");
+    if (!is_stopped && last_->is_cut) note("cut after " + count_text(last_->n_tokens) + " tokens");
   }
 
   void show_stats() const {
-    const engine::EngineStats& stats = runtime_->engine->stats();
-    std::string text = "  last answer     " + (last_ ? speed_text(*last_) : "none yet") + '\n';
-    text += "  context         " + count_text(session_->n_context()) + " of " +
-            count_text(session_->session_len()) + " tokens\n";
-    text += "  prompts         " + count_text(stats.prompt_tokens) + " tokens, " +
-            count_text(stats.reused_tokens) + " of them from the prefix cache\n";
-    text += "  answers         " + count_text(stats.generated_tokens) + " tokens\n";
+    const std::string text = "  last answer     " + (last_ ? speed_text(*last_) : "none yet") +
+                             '\n' + partner_->stats_text();
     std::fputs(text.c_str(), stderr);
   }
 
-  ChatSession* session_;
-  const Runtime* runtime_;
+  ChatPartner* partner_;
   const ChatLoopOptions* options_;
   Style style_;
   LineEditor editor_;
-  std::optional<serve::Answer> last_;
+  std::optional<ChatAnswer> last_;
   std::optional<Clock::time_point> interrupted_at_;
   ExitCode status_ = ExitCode::kOk;
 };
 
 }  // namespace
 
-ExitCode run_chat_loop(ChatSession& session,
-                       const Runtime& runtime,
-                       const ChatLoopOptions& options) {
-  return ChatLoop(session, runtime, options).run();
+ExitCode run_chat_loop(ChatPartner& partner, const ChatLoopOptions& options) {
+  return ChatLoop(partner, options).run();
 }
 
-void answer_once(ChatSession& session, const std::string& text) {
-  bool ends_line = false;
-  const serve::Answer answer = session.ask(text, [&](std::string_view piece) {
-    write_answer(piece);
+void answer_once(ChatPartner& partner, const std::string& text) {
+  Shown shown;
+  try {
+    const ChatAnswer answer = partner.ask(text, [&](std::string_view piece) {
+      shown.write(piece);
+      throw_if_interrupted();
+      return true;
+    });
     throw_if_interrupted();
-    ends_line = piece.ends_with('\n');
-    return true;
-  });
-  throw_if_interrupted();
-  if (!ends_line) write_answer("\n");
-  if (answer.finish == engine::FinishReason::kLength) {
-    std::fprintf(stderr, "lmd: the answer was cut after %s tokens\n",
-                 count_text(std::ssize(answer.ids)).c_str());
+    shown.end_line();
+    if (answer.is_cut) {
+      std::fprintf(stderr, "lmd: the answer was cut after %s tokens\n",
+                   count_text(answer.n_tokens).c_str());
+    }
+  } catch (const Error&) {
+    shown.end_line();
+    throw;
   }
 }
 

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "chat_session.hpp"
+#include "chat_partner.hpp"
 #include "exit_code.hpp"
 
 namespace lmd::apps {
@@ -15,11 +15,9 @@ struct ChatLoopOptions {
 
 /// Reads messages and commands from the terminal until the person leaves. Answers go to standard
 /// output, everything else to standard error.
-[[nodiscard]] ExitCode run_chat_loop(ChatSession& session,
-                                     const Runtime& runtime,
-                                     const ChatLoopOptions& options);
+[[nodiscard]] ExitCode run_chat_loop(ChatPartner& partner, const ChatLoopOptions& options);
 
 /// Answers once on standard output. \throws Interrupted, Error.
-void answer_once(ChatSession& session, const std::string& text);
+void answer_once(ChatPartner& partner, const std::string& text);
 
 }  // namespace lmd::apps

@@ -1,20 +1,19 @@
-/// \file  A conversation: the transcript, and answers to what was said.
+/// \file  A conversation with a model on this machine: the transcript, and answers to what was said.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <lmd/serve/pipeline.hpp>
 
-#include <functional>
 #include <optional>
 #include <random>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "answer_settings.hpp"
+#include "chat_partner.hpp"
 #include "conversation.hpp"
 #include "load_shown.hpp"
+#include "units.hpp"
 
 namespace lmd::apps {
 
@@ -34,61 +33,64 @@ namespace lmd::apps {
   return options;
 }
 
-/// Keeps what was said and shows the model all of it at each turn; what the engine has seen before
-/// comes from its prefix cache.
-class ChatSession {
+/// A model on this machine. It is shown all that was said at each turn; what the engine has seen
+/// before comes from its prefix cache.
+class ChatSession final : public ChatPartner {
  public:
-  /// Gets pieces of the answer; false ends it.
-  using Show = std::function<bool(std::string_view)>;
-
-  ChatSession(Runtime& runtime, AnswerSettings settings, std::optional<std::string> system)
-      : settings(std::move(settings)), runtime_(&runtime), tokenizer_(&tokenizer_of(runtime)) {
-    if (system) set_system(*std::move(system));
+  ChatSession(Runtime& runtime, AnswerSettings settings, const std::optional<std::string>& system)
+      : ChatPartner(std::move(settings)), runtime_(&runtime), tokenizer_(&tokenizer_of(runtime)) {
+    if (system) set_system(*system);
   }
 
-  AnswerSettings settings;
-
-  /// Forgets what was said; the system text stays.
-  void reset() {
+  void reset() override {
     const bool has_system = !messages_.empty() && messages_.front().role == "system";
     messages_.resize(has_system ? 1 : 0);
   }
 
-  /// Starts over with another system text.
-  void set_system(std::string text) {
+  void set_system(std::string text) override {
     messages_.clear();
     messages_.push_back(
         {.role = "system", .content = std::move(text), .name = {}, .tool_calls = {}});
   }
 
-  /// Answers `text`. When the conversation has outgrown the session its oldest turns are dropped
-  /// and counted in n_dropped().
+  /// When the conversation has outgrown the session its oldest turns are dropped.
   /// \throws Error(kCapacity) when `text` alone is too long; it is forgotten then.
-  serve::Answer ask(const std::string& text, const Show& show) {
+  ChatAnswer ask(const std::string& text, const Show& show) override {
     if (is_completion()) reset();
     const std::size_t n_before = messages_.size();
     messages_.push_back({.role = "user", .content = text, .name = {}, .tool_calls = {}});
     try {
       const std::vector<int> prompt = fitting_prompt();
-      serve::Answer answer =
+      const serve::Answer answer =
           serve::generate(*runtime_->engine, *tokenizer_, runtime_->chat_template, prompt,
                           generation_options(settings), show);
       n_context_ = static_cast<int>(prompt.size() + answer.ids.size());
       remember(answer.text);
-      return answer;
+      return {std::ssize(answer.ids), answer.finish == engine::FinishReason::kLength,
+              answer.first_token_s, answer.decode_tokens_per_s()};
     } catch (...) {
       if (messages_.size() > n_before) messages_.resize(n_before);
       throw;
     }
   }
 
-  /// Turns that the last question pushed out.
-  [[nodiscard]] int n_dropped() const { return n_dropped_; }
-  /// Tokens of the conversation, the last answer included.
-  [[nodiscard]] int n_context() const { return n_context_; }
-  [[nodiscard]] int session_len() const { return runtime_->engine->plan().session_len; }
+  [[nodiscard]] std::vector<std::string> notes() const override {
+    if (n_dropped_ == 0) return {};
+    return {dropped_text(n_dropped_) + count_text(session_len()) + " tokens"};
+  }
+
+  [[nodiscard]] std::string stats_text() const override {
+    const engine::EngineStats& stats = runtime_->engine->stats();
+    return "  context         " + count_text(n_context_) + " of " + count_text(session_len()) +
+           " tokens\n" +  //
+           "  prompts         " + count_text(stats.prompt_tokens) + " tokens, " +
+           count_text(stats.reused_tokens) + " of them from the prefix cache\n" +  //
+           "  answers         " + count_text(stats.generated_tokens) + " tokens\n";
+  }
 
  private:
+  [[nodiscard]] int session_len() const { return runtime_->engine->plan().session_len; }
+
   [[nodiscard]] bool is_completion() const {
     return runtime_->chat_template.capability == text::Capability::kCompletion;
   }
@@ -120,8 +122,8 @@ class ChatSession {
   Runtime* runtime_;
   const text::Tokenizer* tokenizer_;
   std::vector<text::Message> messages_;
-  int n_dropped_ = 0;
-  int n_context_ = 0;
+  int n_dropped_ = 0;  // turns that the last question pushed out
+  int n_context_ = 0;  // tokens of the conversation, the last answer included
 };
 
 }  // namespace lmd::apps

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 namespace lmd::apps {
@@ -25,6 +26,12 @@ template <class Message, class Fits>
     ++n_dropped;
   }
   return n_dropped;
+}
+
+/// How a note about dropped turns begins; what the conversation had outgrown follows.
+[[nodiscard]] inline std::string dropped_text(int n_dropped) {
+  return "the oldest " + std::to_string(n_dropped) +
+         " turns were dropped: the conversation had outgrown ";
 }
 
 /// Tokens of the session to keep free for an answer: what it may have, but at most a quarter of the

@@ -19,6 +19,14 @@ namespace lmd::apps {
   return text;
 }
 
+/// A prompt from a pipe: without the line ends at its end.
+[[nodiscard]] inline std::string read_prompt() {
+  std::string text = read_standard_input();
+  while (text.ends_with('\n') || text.ends_with('\r'))
+    text.pop_back();
+  return text;
+}
+
 /// Written through, not kept back. \throws WriteError.
 inline void write_standard_output(std::string_view text) {
   const bool is_written =

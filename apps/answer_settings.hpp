@@ -23,7 +23,7 @@ struct AnswerSettings {
   std::int64_t top_k = 40;  ///< 0: all
   std::int64_t max_new_tokens = 1024;
   std::int64_t seed = -1;  ///< -1: another one each time
-  std::vector<std::string> stop;
+  std::vector<std::string> stop = {};
   std::set<std::string> given = {};  ///< keys that a person has set
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/serve/client_error.hpp>
 
 #include <string>
 
@@ -13,6 +14,10 @@ enum class ExitCode {
   kFailure = 1,
   kBadInput = 2,
   kDoesNotFit = 3,
+  kNoServer = 4,
+  kServerError = 5,
+  kNoAccess = 6,
+  kBrokenOff = 7,
   kEngineFailed = 70,  ///< EX_SOFTWARE
   kInterrupted = 130,  ///< 128 + SIGINT, as a shell reports it
 };
@@ -27,6 +32,10 @@ inline constexpr ExitCodeText kExitCodes[] = {
     {ExitCode::kFailure, "failed while running: lmd itself, or writing"},
     {ExitCode::kBadInput, "bad input: a flag, a file, a configuration or a format"},
     {ExitCode::kDoesNotFit, "does not fit into memory or into the model's context"},
+    {ExitCode::kNoServer, "a server that cannot be reached, or does not answer in time"},
+    {ExitCode::kServerError, "a server that answers with an error, or not as it should"},
+    {ExitCode::kNoAccess, "a server that wants an API key, or another one"},
+    {ExitCode::kBrokenOff, "an answer that broke off and could not be taken up again"},
     {ExitCode::kEngineFailed, "a server whose engine failed for good; start it again"},
     {ExitCode::kInterrupted, "interrupted"},
 };
@@ -49,8 +58,31 @@ void writing(F&& f) {
   }
 }
 
+[[nodiscard]] inline ExitCode exit_code_of(serve::ClientFailure failure) {
+  switch (failure) {
+    case serve::ClientFailure::kResolve:
+    case serve::ClientFailure::kConnect:
+    case serve::ClientFailure::kTls:
+    case serve::ClientFailure::kTimeout:
+      return ExitCode::kNoServer;
+    case serve::ClientFailure::kCut:
+      return ExitCode::kBrokenOff;
+    case serve::ClientFailure::kKey:
+      return ExitCode::kNoAccess;
+    case serve::ClientFailure::kCancelled:
+      return ExitCode::kInterrupted;
+    case serve::ClientFailure::kTooLarge:
+    case serve::ClientFailure::kProtocol:
+    case serve::ClientFailure::kStatus:
+      break;
+  }
+  return ExitCode::kServerError;
+}
+
 [[nodiscard]] inline ExitCode exit_code_of(const Error& error) {
   if (dynamic_cast<const WriteError*>(&error) != nullptr) return ExitCode::kFailure;
+  const auto* client = dynamic_cast<const serve::ClientError*>(&error);
+  if (client != nullptr) return exit_code_of(client->kind());
   switch (error.code()) {
     case ErrorCode::kConfig:
     case ErrorCode::kIo:

@@ -25,6 +25,7 @@ constexpr const char* kExamples =
     "Examples:\n"
     "  lmd chat SmolLM2-135M-Instruct\n"
     "  lmd chat SmolLM2-135M-Instruct --prompt \"What is the capital of France?\"\n"
+    "  lmd serve api_client http://localhost:23333\n"
     "  lmd plan ./internlm2_5-7b-chat-4bit --quant-policy 4\n"
     "  lmd COMMAND --help                    flags, defaults and examples of one command\n"
     "\n"

@@ -23,7 +23,9 @@ inline constexpr Refusal kRefusedCommands[] = {
     {"lite",
      "not built yet; AWQ checkpoints load as they are, and `lmd convert` keeps the 4-bit and "
      "8-bit codes of GGUF files"},
-    {"bench serve", "not built yet; `lmd bench throughput MODEL` measures the engine alone"},
+    {"bench serve",
+     "not built in: Boost 1.81 and OpenSSL 3 were not found when lmd was compiled; `lmd bench "
+     "throughput MODEL` measures the engine alone"},
 };
 
 inline constexpr Refusal kRefusedFlags[] = {

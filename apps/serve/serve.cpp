@@ -8,8 +8,10 @@ void add_serve(CLI::App& root, Action& action) {
   CLI::App& app = *root.add_subcommand("serve", "Serve a model, or talk to a server");
   app.footer(
       "Examples:\n"
-      "  lmd serve api_server SmolLM2-135M-Instruct\n");
+      "  lmd serve api_server SmolLM2-135M-Instruct\n"
+      "  lmd serve api_client http://localhost:23333\n");
   add_api_server(app, action);
+  add_api_client(app, action);
 }
 
 }  // namespace lmd::apps

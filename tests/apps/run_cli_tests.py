@@ -114,11 +114,13 @@ def replace(path, content):
 
 COMMANDS = ["", "chat", "convert", "list", "plan", "eval", "eval ppl", "eval logits", "tokenize",
             "bench", "bench latency", "bench throughput", "check_env"]
+SERVE_COMMANDS = ["serve", "serve api_client"]  # where Boost and OpenSSL were found
 
 
 @case
 def help_of_every_command():
-    for command in COMMANDS:
+    has_serve = "\n  serve " in run("--help").out
+    for command in COMMANDS + (SERVE_COMMANDS if has_serve else []):
         for flag in ("--help", "-h"):
             result = run(*command.split(), flag)
             check(result.status == 0 and result.err == "", f"{command}: {result}")
@@ -142,6 +144,10 @@ def no_command():
     check(result.status == 2 and "Subcommands:" in result.err and result.out == "", result)
     refused("eval", says=["lmd eval --help"])
     refused("bench", says=["lmd bench --help"])
+    if "\n  serve " in run("--help").out:
+        refused("serve", says=["lmd serve --help"])
+    else:
+        refused("serve", "api_client", "http://h", says=["Boost 1.81"])
 
 
 @case
@@ -165,14 +171,13 @@ def underscores_and_dashes_are_the_same():
 @case
 def lmdeploy_flags_outside_lmd_are_refused():
     for arguments, says in [
-        (["serve", "api_server", "m"], "not built yet"), (["serve", "gradio", "m"], "not built yet"),
         (["serve", "proxy"], "HAProxy"), (["lite", "auto_awq", "m"], "not built yet"),
         (["lite", "smooth_quant", "m"], "not part of lmd"), (["chat", "m", "--adapters", "a"], "merge"),
         (["chat", "m", "--backend", "pytorch"], "turbomind"), (["chat", "m", "--tp", "2"], "only 1"),
         (["chat", "m", "--cache-block-seq-len", "128"], "only 64"),
         (["chat", "m", "--revision", "main"], "no model hub"), (["chat", "m", "--download-dir", "d"], "no model hub"),
         (["chat", "m", "--cap", "infilling"], "chat completion"), (["chat", "m", "--cap", "python"], "chat completion"),
-        (["chat", "m", "--model-format", "gptq"], "hf awq"), (["bench", "serve"], "not built yet"),
+        (["chat", "m", "--model-format", "gptq"], "hf awq"),
     ]:
         refused(*arguments, says=[says])
 
@@ -977,4 +982,5 @@ def main():
     return 1 if failed else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

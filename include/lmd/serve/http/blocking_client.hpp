@@ -22,7 +22,7 @@ namespace lmd::serve {
 class BlockingClient {
  public:
   /// Asked about twenty times a second while something is waited for; true ends the request with
-  /// ClientError(kCancelled).
+  /// ClientError(kCancelled), and so does what it throws, which goes through.
   using IsCancelled = std::function<bool()>;
   using OnHead = std::function<void(const ResponseHead&)>;
   /// False: no more is wanted, and the connection is closed.
@@ -80,10 +80,18 @@ class BlockingClient {
       is_done = true;
     });
     context_.restart();
+    std::exception_ptr thrown;  // by is_cancelled_; the work has to end before it can be passed on
     while (!is_done) {
       context_.run_one_for(kPoll);
-      if (!is_done && is_cancelled_ && connection_ && is_cancelled_()) connection_->close();
+      if (is_done || thrown || !is_cancelled_ || !connection_) continue;
+      try {
+        if (is_cancelled_()) connection_->close();
+      } catch (...) {
+        thrown = std::current_exception();
+        connection_->close();
+      }
     }
+    if (thrown) std::rethrow_exception(thrown);
     if (failure) std::rethrow_exception(failure);
   }
 

@@ -243,15 +243,23 @@ class ClientConnection {
     if (origin_.tls) {
       tls_ = std::make_unique<Tls>(std::move(*plain_), *origin_.tls);
       plain_.reset();
-      Code is_name;
-      (void)boost::asio::ip::make_address(origin_.url.host, is_name);
-      if (is_name) SSL_set_tlsext_host_name(tls_->native_handle(), origin_.url.host.c_str());
-      tls_->set_verify_callback(boost::asio::ssl::host_name_verification(origin_.url.host));
+      expect_host(tls_->native_handle());
       const auto [failure] =
           co_await tls_->async_handshake(boost::asio::ssl::stream_base::client, kToken);
       if (failure) fail_to_connect(failure);
     }
     is_open_ = true;
+  }
+
+  /// The certificate must be one for the URL's host. \throws ClientError when it cannot be asked for.
+  void expect_host(SSL* tls) const {
+    const char* const host = origin_.url.host.c_str();
+    Code is_name;
+    (void)boost::asio::ip::make_address(origin_.url.host, is_name);
+    const bool is_set =
+        is_name ? SSL_set1_host(tls, host) == 1 && SSL_set_tlsext_host_name(tls, host) == 1
+                : X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(tls), host) == 1;
+    if (!is_set) throw ClientError(ClientFailure::kTls, name() + ": TLS cannot be set up");
   }
 
   /// Request line and headers.

@@ -81,7 +81,7 @@ need_build_packages() {
     boost=libboost1.81-dev
   fi
   need_packages g++ cmake ninja-build python3 nlohmann-json3-dev libcli11-dev libedit-dev doctest-dev \
-    "$boost" libssl-dev
+    "$boost" libssl-dev libjs-marked node-dompurify libjs-katex fonts-katex node-prismjs
 }
 
 # build PRESET TARGET: configures when there is need to, then builds.

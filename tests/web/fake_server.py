@@ -76,6 +76,24 @@ The end.
 
 ANSWERS = {"markdown": MARKDOWN, "xss": XSS, "long": "word " * 400, "中文": "你好!**世界**很大。\n\n1. 一\n2. 二\n"}
 
+OPENAPI = {
+    "openapi": "3.1.0", "info": {"title": "scripted", "version": "1"},
+    "paths": {
+        "/v1/models": {"get": {"tags": ["Models"], "summary": "What this server runs", "responses": {"200": {"description": "A list."}}}},
+        "/v1/chat/completions": {"post": {
+            "tags": ["Answers"], "summary": "An answer to a conversation",
+            "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Chat"}}}},
+            "responses": {"200": {"description": "The answer."}, "429": {"description": "The queue is full."}}}}},
+    "components": {"schemas": {"Chat": {
+        "type": "object", "required": ["model", "messages"],
+        "properties": {
+            "model": {"type": "string", "example": "scripted-1b"},
+            "messages": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Message"}},
+            "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2, "description": "How much chance there is."}}},
+        "Message": {"type": "object", "required": ["role", "content"],
+                    "properties": {"role": {"enum": ["user", "assistant"]}, "content": {"type": "string"}}}}},
+}
+
 CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
        "require-trusted-types-for 'script'; trusted-types dompurify")
@@ -97,7 +115,7 @@ class Fake(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def start(self):
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
 
@@ -114,7 +132,7 @@ def answer_to(messages):
         return " and this is how it goes on.", 0.0
     asked = text_of(messages[-1])
     text = next((answer for word, answer in ANSWERS.items() if word in asked), f"You said: {asked}")
-    return text, 0.05 if "slowly" in asked or "long" in asked else 0.002
+    return text, 0.03 if "slowly" in asked or "long" in asked else 0.001
 
 
 def pieces_of(text):
@@ -153,6 +171,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if path == "/log":
             self.reply(200, self.server.log)
+        elif path == "/openapi.json":
+            self.reply(200, OPENAPI)
         elif path == "/v1/models":
             if self.is_allowed():
                 card = {"id": "scripted-1b", "object": "model", "max_model_len": 8192,

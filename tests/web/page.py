@@ -1,0 +1,143 @@
+"""What the tests of the page share: a scripted API server, the page in front of it, a browser.
+
+The page comes from `lmd serve gradio URL`, or, to work on it without compiling, from the folder that the
+build packs it into.
+"""
+import contextlib
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import zlib
+
+from fake_server import Fake
+
+BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
+
+
+def png(side=8):
+    """A picture of one colour."""
+    def part(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    rows = zlib.compress((b"\0" + b"\x0d\x6e\x62" * side) * side)
+    return (b"\x89PNG\r\n\x1a\n" + part(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+            + part(b"IDAT", rows) + part(b"IEND", b""))
+
+
+# What must never happen on any page: noted by the page itself, read at the end of each test.
+WATCH = """
+  window.__violations = [];
+  addEventListener("securitypolicyviolation", (e) => window.__violations.push(`${e.violatedDirective} ${e.blockedURI}`));
+"""
+
+
+# Answers that are errors, and what a test has refused on purpose.
+EXPECTED = "Failed to load resource|This document requires 'TrustedHTML' assignment"
+
+
+class Skip(Exception):
+    pass
+
+
+def check(condition, what=""):
+    if not condition:
+        raise AssertionError(what)
+
+
+def find_browser():
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        raise Skip("no Chromium is installed")
+    return found
+
+
+def playwright():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise Skip("Playwright is not installed; scripts/get_playwright installs it") from None
+    return sync_playwright
+
+
+@contextlib.contextmanager
+def page_server(subject, upstream, *flags):
+    """The URL of the page in front of `upstream`. `subject` is the program, or a folder with the page."""
+    if os.path.isdir(subject):
+        upstream.site = subject
+        yield upstream.url
+        return
+    process = subprocess.Popen([subject, "serve", "gradio", upstream.url, "--server-port", "0", *flags],
+                               stderr=subprocess.PIPE, text=True)
+    try:
+        url = None
+        for line in process.stderr:
+            found = re.search(r"http://127\.0\.0\.1:\d+", line.replace(upstream.url, ""))
+            if found:
+                url = found[0]
+                break
+        check(url, "the program named no address")
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+
+
+class Browser:
+    """One headless browser for all tests; each test has a profile of its own."""
+
+    def __init__(self, play):
+        # Without a sandbox of its own: containers, where tests run, have none to give.
+        self.browser = play.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
+
+    @contextlib.contextmanager
+    def open(self, url, width=1100, height=800, **options):
+        options = {"locale": "en-US", "color_scheme": "light", **options}
+        context = self.browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(8000)
+        context.add_init_script(WATCH)
+        page = context.new_page()
+        trouble = []
+        server = re.match(r"http://[^/]+/", url)[0]
+        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+        page.on("console", lambda message: trouble.append(f"console: {message.text}")
+                if message.type == "error" and not re.search(EXPECTED, message.text) else None)
+        page.on("request", lambda request: trouble.append(f"request to {request.url}")
+                if not request.url.startswith((server, "data:", "blob:")) else None)
+        page.goto(url)
+        yield page
+        trouble += page.evaluate("window.__violations")
+        check(page.evaluate("window.pwned") is None, "a script of the model ran")
+        check(not trouble, trouble)
+        context.close()
+
+
+def ask(page, text):
+    page.fill("#prompt", text)
+    page.keyboard.press("Enter")
+
+
+def wait_for_answer(page, n=1):
+    """Until `n` answers are there and none grows. Returns the last one."""
+    page.wait_for_function(
+        "n => document.querySelectorAll('.message.assistant').length === n && !document.querySelector('.growing')", arg=n)
+    return page.locator(".message.assistant").last
+
+
+def ask_and_wait(page, text, n=1):
+    ask(page, text)
+    return wait_for_answer(page, n)
+
+
+def tool(message, name):
+    message.hover()
+    message.locator(f"[data-action={name}]").click()
+
+
+def start(key="", sees=False):
+    return Fake(key=key, sees=sees).start()
+
+
+def picture():
+    return {"name": "dot.png", "mimeType": "image/png", "buffer": png()}

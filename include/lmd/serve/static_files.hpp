@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/serve/api_call.hpp>
+
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace lmd::serve {
@@ -36,5 +39,37 @@ class StaticFiles {
  private:
   std::span<const StaticFile> files_;
 };
+
+/// What the page may do: run and load what comes from its own server. Text that becomes HTML has to pass
+/// DOMPurify (Trusted Types), whatever the page's code does with it.
+inline constexpr const char* kContentSecurityPolicy =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types dompurify";
+
+/// The reply to GET and HEAD. `accept_encoding` and `if_none_match` are the request's, or empty.
+[[nodiscard]] inline HttpReply static_reply(const StaticFile& file,
+                                            std::string_view accept_encoding,
+                                            std::string_view if_none_match) {
+  HttpReply reply;
+  reply.content_type = file.content_type;
+  reply.headers = {
+      {"Cache-Control", file.is_immutable ? "public, max-age=31536000, immutable" : "no-cache"},
+      {"Content-Security-Policy", kContentSecurityPolicy},
+      {"Referrer-Policy", "no-referrer"},
+      {"X-Frame-Options", "DENY"}};
+  const std::string etag = '"' + std::string(file.etag) + '"';
+  if (!file.etag.empty()) reply.headers.emplace_back("ETag", etag);
+  if (!file.gzip_bytes.empty()) reply.headers.emplace_back("Vary", "Accept-Encoding");
+  if (!file.etag.empty() && if_none_match.find(etag) != std::string_view::npos) {
+    reply.status = 304;
+    return reply;
+  }
+  const bool is_gzip =
+      !file.gzip_bytes.empty() && accept_encoding.find("gzip") != std::string_view::npos;
+  if (is_gzip) reply.headers.emplace_back("Content-Encoding", "gzip");
+  reply.body = is_gzip ? file.gzip_bytes : file.bytes;
+  return reply;
+}
 
 }  // namespace lmd::serve

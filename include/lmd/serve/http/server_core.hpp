@@ -125,7 +125,7 @@ class ServerCore {
   [[nodiscard]] std::optional<HttpReply> reply_early(const RequestHead& head, Job& job) {
     if (const auto refused = refuse_origin(head)) return refused;
     if (head.method == "OPTIONS") return preflight(head);
-    if (const StaticFile* file = static_files.find(head.path)) return static_reply(*file, head);
+    if (const StaticFile* file = static_files.find(head.path)) return reply_with(*file, head);
     job.route = routes.find(head.method, head.path);
     const auto client = authorised(head);
     if (!client && (job.route == nullptr || job.route->needs_key))
@@ -224,27 +224,9 @@ class ServerCore {
     return reply;
   }
 
-  [[nodiscard]] HttpReply static_reply(const StaticFile& file, const RequestHead& head) const {
+  [[nodiscard]] HttpReply reply_with(const StaticFile& file, const RequestHead& head) const {
     if (head.method != "GET" && head.method != "HEAD") return wrong_method(kStaticMethods);
-    HttpReply reply;
-    reply.content_type = file.content_type;
-    reply.headers = {
-        {"Cache-Control", file.is_immutable ? "public, max-age=31536000, immutable" : "no-cache"},
-        {"Content-Security-Policy", kContentSecurityPolicy},
-        {"Referrer-Policy", "no-referrer"},
-        {"X-Frame-Options", "DENY"}};
-    const std::string etag = '"' + std::string(file.etag) + '"';
-    if (!file.etag.empty()) reply.headers.emplace_back("ETag", etag);
-    if (!file.gzip_bytes.empty()) reply.headers.emplace_back("Vary", "Accept-Encoding");
-    if (!file.etag.empty() && head.if_none_match.find(etag) != std::string::npos) {
-      reply.status = 304;
-      return reply;
-    }
-    const bool is_gzip =
-        !file.gzip_bytes.empty() && head.accept_encoding.find("gzip") != std::string::npos;
-    if (is_gzip) reply.headers.emplace_back("Content-Encoding", "gzip");
-    reply.body = is_gzip ? file.gzip_bytes : file.bytes;
-    return reply;
+    return static_reply(file, head.accept_encoding, head.if_none_match);
   }
 
   /// A number for the client: of its key, else of its address. None: it has to show a key, and did not.
@@ -301,11 +283,6 @@ class ServerCore {
   }
 
   static constexpr const char* kStaticMethods = "GET, HEAD, OPTIONS";
-  static constexpr const char* kContentSecurityPolicy =
-      "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' "
-      "data: "
-      "blob:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-      "frame-ancestors 'none'";
 
   std::mt19937_64 random_{std::random_device{}()};
   std::time_t date_time_ = 0;

@@ -140,6 +140,7 @@ inline void run_row(benchmark::State& state, const Row& row, Timing timing) {
   const double floor = std::max(bytes / read_bandwidth(), row.flops / peak_flops(timing));
   state.counters["min_us"] = t.min;
   state.counters["p95_us"] = t.p95;
+  state.counters["clock_mhz"] = t.clock_mhz;
   state.counters["roofline"] = floor / seconds;
   state.counters["TB/s"] = bytes / seconds * 1e-12;
   state.counters["bytes"] = bytes;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/device_buffer.cuh>
 #include <lmd/core/launch.cuh>
 #include <lmd/core/stream.cuh>
 
@@ -23,6 +24,7 @@ inline int cold_copies(std::int64_t bytes) {
 
 struct Times {
   double median = 0, min = 0, p95 = 0;  ///< microseconds for one call
+  double clock_mhz = 0;                 ///< of the multiprocessors, right behind the last call
 };
 
 /// How calls follow each other.
@@ -43,7 +45,7 @@ using Calls = std::function<void(Cuda, int)>;
 
 /// For how long sustained rows run; the second half is measured. `--sustained_seconds=S` sets it.
 inline double& sustained_seconds() {
-  static double seconds = 0.3;
+  static double seconds = 1.0;
   return seconds;
 }
 
@@ -51,9 +53,21 @@ namespace detail {
 
 inline constexpr int kReplays = 15;
 
-inline Times summary(std::vector<double> us) {
-  std::sort(us.begin(), us.end());
-  return {us[us.size() / 2], us.front(), us[us.size() * 95 / 100]};
+/// Cycles and nanoseconds of 50 us, by one thread.
+static __global__ void clock_kernel(std::int64_t* cycles_and_ns) {
+  const auto now = [] {
+    std::uint64_t ns = 0;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
+    return static_cast<std::int64_t>(ns);
+  };
+  const std::int64_t begin_ns = now();
+  const std::int64_t begin = clock64();
+  std::int64_t ns = 0;
+  do {
+    ns = now() - begin_ns;
+  } while (ns < 50'000);
+  cycles_and_ns[0] = clock64() - begin;
+  cycles_and_ns[1] = ns;
 }
 
 /// A stream with a graph of `copies` calls.
@@ -79,6 +93,18 @@ class Recorded {
     end_.record(stream_.get());
     stream_.synchronize();
     return us_between(begin_, end_);
+  }
+
+  /// What was measured, and the clock of now.
+  [[nodiscard]] Times summary(std::vector<double> us) {
+    std::sort(us.begin(), us.end());
+    clock_kernel<<<1, 1, 0, stream_.get()>>>(clock_.data());
+    LMD_CUDA_TRY(cudaGetLastError());
+    stream_.synchronize();
+    std::vector<std::int64_t> found(2);
+    clock_.copy_to(found);
+    return {us[us.size() / 2], us.front(), us[us.size() * 95 / 100],
+            1e3 * static_cast<double>(found[0]) / static_cast<double>(found[1])};
   }
 
   /// Replays without a pause, each timed, for about `seconds`.
@@ -111,6 +137,7 @@ class Recorded {
   Graph graph_;
   Event begin_;
   Event end_;
+  DeviceBuffer<std::int64_t> clock_{2};
 };
 
 /// Calls that take 2 ms together, at least one.
@@ -129,7 +156,7 @@ inline Times time_graph(int copies, Timing timing, const Calls& queue) {
   std::vector<double> us;
   for (int i = 0; i < detail::kReplays; ++i)
     us.push_back(calls.replay());
-  return detail::summary(us);
+  return calls.summary(std::move(us));
 }
 
 /// As Timing::kBurst says, 15 times.
@@ -140,7 +167,7 @@ inline Times time_burst(const Calls& queue) {
     std::this_thread::sleep_for(std::chrono::milliseconds(25));
     us.push_back(calls.replay());
   }
-  return detail::summary(us);
+  return calls.summary(std::move(us));
 }
 
 /// As Timing::kSustained says.
@@ -148,7 +175,7 @@ inline Times time_sustained(const Calls& queue) {
   detail::Recorded calls(detail::calls_of_burst(queue), true, queue);
   std::vector<double> us = calls.replay_for(sustained_seconds());
   us.erase(us.begin(), us.begin() + static_cast<std::ptrdiff_t>(us.size() / 2));
-  return detail::summary(us);
+  return calls.summary(std::move(us));
 }
 
 inline Times time_calls(int copies, Timing timing, const Calls& queue) {

@@ -97,4 +97,18 @@ inline serve::Route plain_route(const text::Tokenizer& tokenizer) {
           }};
 }
 
+/// GET /test/routes: the server's own table.
+inline serve::Route routes_route(const serve::RouteTable& table) {
+  return {.method = "GET", .path = "/test/routes", .endpoint = [&table](const serve::ApiRequest&) {
+            std::string body;
+            for (const serve::Route& route : table.routes()) {
+              body += (body.empty() ? "[" : ",") + std::string(R"({"method":)") +
+                      serve::json_string(route.method) + R"(,"path":)" +
+                      serve::json_string(route.path) + R"(,"needs_key":)" +
+                      (route.needs_key ? "true}" : "false}");
+            }
+            return serve::ApiResult(serve::HttpReply{.status = 200, .body = body + ']'});
+          }};
+}
+
 }  // namespace lmd::serve_test

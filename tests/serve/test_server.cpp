@@ -109,7 +109,7 @@ int serve_echo(Options& o) {
   std::fflush(stdout);
   std::thread loading([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(o.load_ms));
-    server.serve(engine, "echo", {plain_route(*tokenizer)});
+    server.serve(engine, "echo", {plain_route(*tokenizer), routes_route(server.core().routes)});
   });
   const int status = server.run();
   loading.join();

@@ -149,9 +149,10 @@ class ServerCore {
     asio::post(workers, [this, job = std::move(job), done = std::move(done)]() mutable {
       work(*job);
       asio::post(io, [this, job = std::move(job), done = std::move(done)] {
+        const auto* running = std::get_if<std::shared_ptr<RunningCall>>(&job->result);
+        if (running != nullptr) metrics.on_submitted((*running)->ids().size());
         if (!job->is_left) return done();
-        if (const auto* running = std::get_if<std::shared_ptr<RunningCall>>(&job->result))
-          engine->cancel((*running)->leave());
+        if (running != nullptr) engine->cancel((*running)->leave());
       });
     });
   }

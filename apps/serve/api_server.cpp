@@ -1,10 +1,13 @@
 /// \file  lmd serve api_server: a model behind HTTP, in the manner of OpenAI's and LMDeploy's servers.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/core/file.hpp>
+#include <lmd/serve/api.hpp>
 #include <lmd/serve/http/server.hpp>
+#include <lmd/serve/pipeline.hpp>
 
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <thread>
@@ -15,6 +18,7 @@
 #include "../units.hpp"
 #include "api_server_flags.hpp"
 #include "serve_commands.hpp"
+#include "web_files.hpp"
 
 namespace lmd::apps {
 
@@ -93,6 +97,33 @@ void introduce(const ApiServerOptions& o, const Runtime& runtime, int port) {
   }
 }
 
+/// Where requests that do not say get their sampling from.
+[[nodiscard]] serve::RecommendedSampling recommended(const ApiServerOptions& o,
+                                                     const Runtime& runtime) {
+  if (o.generation_config == "lmdeploy") return {};
+  const bool is_model = o.generation_config == "auto";
+  const std::string file =
+      (is_model ? runtime.folder : o.generation_config) + "/generation_config.json";
+  if (is_model && !std::filesystem::exists(file)) return {};
+  return serve::read_recommended_sampling(file);
+}
+
+[[nodiscard]] serve::ServedModel served_model(const ApiServerOptions& o, const Runtime& runtime) {
+  serve::ServedModel model;
+  model.names = o.model_names;
+  model.tokenizer = runtime.tokenizer.get();
+  model.chat_template = runtime.chat_template;
+  model.stop_ids =
+      serve::stop_ids(runtime.engine->model(), *runtime.tokenizer, runtime.chat_template);
+  model.vocab_size = runtime.engine->model().vocab_size;
+  model.session_len = runtime.engine->plan().session_len;
+  model.recommended = recommended(o, runtime);
+  model.compat = o.server.compat;
+  model.max_n = o.max_n;
+  model.allowed_media_domains = o.media_domains;
+  return model;
+}
+
 /// The port is taken and /health answers while the model is loaded.
 ExitCode run_api_server(ApiServerOptions& o) {
   finish_options(o);
@@ -100,18 +131,22 @@ ExitCode run_api_server(ApiServerOptions& o) {
   serve::ServerLog log(STDERR_FILENO, o.is_log_json);
   set_level(log, o);
   const LibraryLog library(log);
-  serve::Server server(o.server, serve::StaticFiles(), log);
+  const serve::StaticFiles pages = o.has_pages ? web_files() : serve::StaticFiles();
+  o.has_pages = !pages.files().empty();
+  serve::Server server(o.server, pages, log);
   server.on_reload([&] { set_level(log, o); });
   server.listen();
   int status = 0;
   Runtime runtime;
+  std::unique_ptr<serve::Api> api;  // outlives its routes
   std::thread io([&] { status = server.run(); });
   try {
     o.runtime.needs_tokenizer = true;
     runtime = load_shown(o.model, o.runtime);
     if (o.model_names.empty()) o.model_names.push_back(model_name(runtime.folder));
+    api = std::make_unique<serve::Api>(served_model(o, runtime));
     introduce(o, runtime, server.port());
-    server.serve(*runtime.engine, o.model_names.front(), {});
+    server.serve(*runtime.engine, o.model_names.front(), api->routes());
   } catch (...) {
     server.stop();
     io.join();

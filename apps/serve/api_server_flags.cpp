@@ -15,8 +15,6 @@ namespace lmd::apps {
 
 namespace {
 
-constexpr int kMaxWaiting = 256;  // requests, beside those that run
-
 constexpr const char* kAccess = "Who may talk to it";
 constexpr const char* kOperation = "Operation";
 constexpr const char* kCompatible = "For LMDeploy's command lines";
@@ -98,6 +96,13 @@ void add_limit_flags(CLI::App& app, ApiServerOptions& o) {
   add_integer(app, "--max-concurrent-requests", limits.calls, 0, 65536,
               "more are refused with 429; 0: those that run and those that may wait")
       ->group(kOperation);
+  engine::EngineConfig& engine = o.runtime.engine;
+  add_integer(app, "--max-queued-requests", engine.max_queued_requests, 0, 65536,
+              "answers that wait for others to end; more are refused with 429")
+      ->group(kOperation);
+  add_integer(app, "--max-queued-tokens", engine.max_queued_tokens, std::int64_t{0},
+              std::int64_t{1} << 40, "of their prompts; 0: twice what the cache holds")
+      ->group(kOperation);
   add_integer(app, "--max-connections", limits.connections, 1, 65536, "more are refused with 503")
       ->group(kOperation);
   add_integer(app, "--max-n", o.max_n, 1, 128, "answers to one prompt")->group(kOperation);
@@ -150,6 +155,9 @@ void add_operation_flags(CLI::App& app, ApiServerOptions& o) {
       app, "--sse-ping-interval", o.server.sse_ping_period, 3600,
       "a stream that is silent so long gets a comment line; 0: never. Old clients of LMDeploy "
       "cannot read these")
+      ->group(kOperation);
+  add_seconds(app, "--queue-timeout", o.server.queue_time, 86400,
+              "a request that has not started by then is refused with 503; 0: none is")
       ->group(kOperation);
   add_seconds(app, "--drain-grace", o.server.drain_grace, 3600,
               "requests are still taken so long after SIGTERM: what balances load has to notice")
@@ -214,7 +222,7 @@ void finish_options(ApiServerOptions& o) {
   if (o.metrics_compat == "lmdeploy") o.server.metric_names = serve::MetricNames::kLmdeploy;
   serve::HttpLimits& limits = o.server.limits;
   const engine::EngineConfig& engine = o.runtime.engine;
-  if (limits.calls == 0) limits.calls = engine.max_batch_size + kMaxWaiting;
+  if (limits.calls == 0) limits.calls = engine.max_batch_size + engine.max_queued_requests;
   if (!o.has_ssl) return;
   o.server.tls_key_file = environment("SSL_KEYFILE");
   o.server.tls_certificate_file = environment("SSL_CERTFILE");

@@ -103,7 +103,7 @@ class EchoExecutor final : public engine::Executor {
       throw Error(ErrorCode::kCuda, "a fatal step that a test asked for");
     const std::size_t n = request.tokens.size() - prompt.size() + (request.follows ? 1 : 0);
     engine::Drawn drawn;
-    drawn.token = token_at(n, prompt, request.banned);
+    drawn.token = allowed_token(token_at(n, prompt, request.banned), request.allowed);
     if (request.n_logprobs < 0) return drawn;
     drawn.logprobs.chosen = -0.125f;
     for (int i = 0; i < request.n_logprobs; ++i)
@@ -120,6 +120,24 @@ class EchoExecutor final : public engine::Executor {
     const bool may_end = std::ranges::find(banned, kEos) == banned.end();
     if (may_end || answer.empty()) answer.push_back(kEos);
     return answer[n % answer.size()];
+  }
+
+  [[nodiscard]] static bool is_allowed(int id, std::span<const std::uint32_t> allowed) {
+    return (allowed[static_cast<std::size_t>(id) / 32] >> (id % 32) & 1) != 0;
+  }
+
+  /// `token` if a constraint allows it; else what brings the answer to its end soonest: the end itself, what
+  /// closes a string, an object, a list, what goes on with one.
+  [[nodiscard]] static int allowed_token(int token, std::span<const std::uint32_t> allowed) {
+    if (allowed.empty() || is_allowed(token, allowed)) return token;
+    for (const int id :
+         {kEos, int{'"'}, int{'}'}, int{']'}, int{':'}, int{','}, int{'{'}, int{'0'}}) {
+      if (is_allowed(id, allowed)) return id;
+    }
+    for (int id = 0; id < kVocabulary; ++id) {
+      if (is_allowed(id, allowed)) return id;
+    }
+    return -1;
   }
 
   [[nodiscard]] std::vector<int> answer_to(std::span<const int> prompt) const {

@@ -1,13 +1,16 @@
 /// \file  The server over engines without weights, for tests from outside and for measurements.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/json/json.hpp>
+#include <lmd/serve/api.hpp>
 #include <lmd/serve/http/server.hpp>
+#include <lmd/text/chat_templates.hpp>
 
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 
+#include "../../apps/serve/web_files.hpp"
 #include "echo_executor.hpp"
 #include "plain_api.hpp"
 #include <CLI/CLI.hpp>
@@ -68,6 +71,9 @@ void add_flags(CLI::App& app, Options& o) {
                                [&o](int s) { o.server.drain_time = std::chrono::seconds(s); });
   app.add_option_function<int>("--sse-ping-s",
                                [&o](int s) { o.server.sse_ping_period = std::chrono::seconds(s); });
+  app.add_option_function<int>("--queue-s",
+                               [&o](int s) { o.server.queue_time = std::chrono::seconds(s); });
+  app.add_option("--max-queued", o.engine.max_queued_requests);
   app.add_option("--rate", o.echo.steps_per_s);
   app.add_option("--prefill-us", o.echo.prefill_us_per_token);
   app.add_option("--script", o.script, "JSON file: [{\"when\": TEXT, \"say\": TEXT}]");
@@ -94,6 +100,20 @@ void read_words(Options& o, const text::Tokenizer& tokenizer) {
   }
 }
 
+/// No system text: an echo would say it.
+serve::ServedModel echo_model(const Options& o, const text::Tokenizer& tokenizer) {
+  serve::ServedModel model;
+  model.names = {"echo"};
+  model.tokenizer = &tokenizer;
+  model.chat_template = text::builtin_template("internlm2");
+  model.chat_template.meta_instruction.reset();
+  model.stop_ids = {kEos, *tokenizer.id_of("<|im_end|>"), *tokenizer.id_of("<|action_end|>")};
+  model.vocab_size = kVocabulary;
+  model.session_len = o.engine.session_len;
+  model.compat = o.server.compat;
+  return model;
+}
+
 int serve_echo(Options& o) {
   const auto tokenizer = make_byte_tokenizer();
   read_words(o, *tokenizer);
@@ -103,13 +123,17 @@ int serve_echo(Options& o) {
   engine::Engine engine(std::make_unique<EchoExecutor>(echo_config(o.engine.session_len), o.echo,
                                                        hooks, plan.max_rows),
                         o.engine, plan);
-  serve::Server server(o.server, serve::StaticFiles(), log);
+  serve::Server server(o.server, apps::web_files(), log);
   server.listen();
   std::printf("port %d\n", server.port());
   std::fflush(stdout);
+  serve::Api api(echo_model(o, *tokenizer));
   std::thread loading([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(o.load_ms));
-    server.serve(engine, "echo", {plain_route(*tokenizer), routes_route(server.core().routes)});
+    std::vector<serve::Route> routes = api.routes();
+    routes.push_back(plain_route(*tokenizer));
+    routes.push_back(routes_route(server.core().routes));
+    server.serve(engine, "echo", std::move(routes));
   });
   const int status = server.run();
   loading.join();

@@ -157,7 +157,9 @@ class Engine {
   void end_due(Clock::time_point now) {
     const auto reason_of = [now](const Sequence& s) {
       if (s.is_cancelled) return FinishReason::kCancelled;
-      return s.request.deadline <= now ? FinishReason::kDeadline : FinishReason::kNone;
+      const bool waits_too_long = s.progress.started == kNotStarted && s.request.start_by <= now;
+      return s.request.deadline <= now || waits_too_long ? FinishReason::kDeadline
+                                                         : FinishReason::kNone;
     };
     const auto is_due = [&](const Sequence& s) { return reason_of(s) != FinishReason::kNone; };
     for (const SequencePtr& s : scheduler_.take_waiting_if(is_due))

@@ -28,7 +28,7 @@ enum class FinishReason {
   kCancelled,  ///< by the caller; the event has no token
   kError,      ///< no token could be drawn: the logits were not numbers, or the constraint allowed
                ///< nothing; the event has no token
-  kDeadline,   ///< the request's deadline has passed; the event has no token
+  kDeadline,   ///< the request's deadline, or its time to start, has passed; the event has no token
 };
 
 [[nodiscard]] inline const char* to_string(FinishReason reason) {
@@ -48,6 +48,7 @@ struct Request {
   std::shared_ptr<TokenConstraint> constraint = nullptr;
   std::uint64_t client = 0;                  ///< who asks: clients that wait take turns
   Clock::time_point deadline = kNoDeadline;  ///< ends with kDeadline at the next step behind it
+  Clock::time_point start_by = kNoDeadline;  ///< the same, if it has not started by then
 };
 
 /// \throws Error(kConfig) for an empty prompt, an id outside the vocabulary or a value outside its range;

@@ -21,7 +21,7 @@ namespace lmd::serve {
 
 /// What the engine's thread tells of itself.
 struct EngineState {
-  engine::EngineStats stats;
+  engine::EngineStats stats = {};
   std::int64_t failed_steps = 0;
   std::string fatal = {};  ///< why it will not go on; empty while it does
 };
@@ -42,15 +42,20 @@ class EngineThread {
   EngineThread& operator=(const EngineThread&) = delete;
   ~EngineThread() { stop(); }
 
-  /// Hands a call's requests to the engine. From any thread.
+  /// Hands a call's requests to the engine. From any thread. One that has not started within `patience`, if
+  /// that is not 0, ends with kDeadline.
   ///
   /// Errors:  \throws what Engine::submit throws; what was submitted before is cancelled then.
-  [[nodiscard]] std::shared_ptr<RunningCall> submit(std::unique_ptr<ApiCall> call) {
+  [[nodiscard]] std::shared_ptr<RunningCall> submit(std::unique_ptr<ApiCall> call,
+                                                    std::uint64_t client,
+                                                    std::chrono::seconds patience) {
     std::vector<engine::Request> requests = call->take_requests();
     auto running = std::make_shared<RunningCall>(std::move(call), requests.size());
     running->ids_.reserve(requests.size());
     try {
       for (std::size_t i = 0; i < requests.size(); ++i) {
+        requests[i].client = client;
+        if (patience.count() > 0) requests[i].start_by = Clock::now() + patience;
         running->ids_.push_back(engine_.submit(
             std::move(requests[i]),
             [this, running, answer = static_cast<int>(i)](const engine::TokenEvent& event) {
@@ -72,7 +77,8 @@ class EngineThread {
     if (!ids.empty()) nudge();
   }
 
-  /// Hands what the engine said to its calls, `on_event(call, event)` first. On the I/O thread.
+  /// Hands what the engine said to its calls, `on_event(call, event, started)` first, with the time at which
+  /// the prompt was begun. On the I/O thread.
   template <class OnEvent>
   void deliver(const OnEvent& on_event) {
     {
@@ -81,21 +87,22 @@ class EngineThread {
     }
     mail_taken_.notify_one();
     for (Mail& mail : delivering_) {
-      on_event(*mail.to, mail.event);
+      on_event(*mail.to, mail.event, mail.started);
       mail.to->deliver(std::move(mail.event));
     }
     delivering_.clear();
   }
 
   [[nodiscard]] EngineState state() const {
+    EngineState state{.stats = engine_.stats()};
     const std::lock_guard lock(mail_mutex_);
-    return state_;
+    state.failed_steps = failed_steps_;
+    state.fatal = fatal_;
+    return state;
   }
 
-  /// Time since the last sign of life: a step that began or ended, or a look around while idle.
-  [[nodiscard]] Clock::duration silence() const {
-    return Clock::now() - Clock::time_point(Clock::duration(last_sign_.load()));
-  }
+  /// Time since the engine's last sign of life: a step that ended, or a look around while idle.
+  [[nodiscard]] Clock::duration silence() const { return Clock::now() - engine_.heartbeat(); }
 
   /// Ends the thread after the step under way. Requests that are open get no more events.
   void stop() {
@@ -112,13 +119,12 @@ class EngineThread {
   struct Mail {
     std::shared_ptr<RunningCall> to;
     AnswerEvent event;
+    Clock::time_point started;
   };
 
   /// Events on their way to the I/O thread; the engine waits when it does not keep up.
   static constexpr std::size_t kMaxMail = std::size_t{1} << 16;
   static constexpr std::chrono::milliseconds kSignPeriod{250};
-
-  void give_sign() { last_sign_.store(Clock::now().time_since_epoch().count()); }
 
   void nudge() {
     {
@@ -129,8 +135,7 @@ class EngineThread {
   }
 
   void run() {
-    while (!is_stopping_ && state_.fatal.empty()) {
-      give_sign();
+    while (!is_stopping_ && fatal_.empty()) {
       bool is_busy = false;
       try {
         is_busy = engine_.step();
@@ -139,7 +144,6 @@ class EngineThread {
       } catch (const std::exception& e) {
         fail(e.what(), false);
       }
-      give_sign();
       send_mail();
       if (!is_busy) rest();
     }
@@ -149,8 +153,8 @@ class EngineThread {
   void fail(const std::string& what, bool is_fatal) {
     log(LogLevel::kError, "a step of the engine failed: " + what);
     const std::lock_guard lock(mail_mutex_);
-    ++state_.failed_steps;
-    if (is_fatal) state_.fatal = what;
+    ++failed_steps_;
+    if (is_fatal) fatal_ = what;
   }
 
   void rest() {
@@ -164,17 +168,15 @@ class EngineThread {
     AnswerEvent copy{
         .answer = answer, .token = event.token, .finish = event.finish, .logprobs = {}};
     if (event.logprobs != nullptr) copy.logprobs = *event.logprobs;
-    outgoing_.push_back({to, std::move(copy)});
+    const bool has_progress = event.progress != nullptr;
+    outgoing_.push_back(
+        {to, std::move(copy), has_progress ? event.progress->started : engine::kNotStarted});
   }
 
   void send_mail() {
-    std::unique_lock lock(mail_mutex_);
-    state_.stats = engine_.stats();
     if (outgoing_.empty()) return;
-    while (mail_.size() >= kMaxMail && !is_stopping_) {
-      mail_taken_.wait_for(lock, kSignPeriod);
-      give_sign();
-    }
+    std::unique_lock lock(mail_mutex_);
+    mail_taken_.wait(lock, [this] { return mail_.size() < kMaxMail || is_stopping_; });
     const bool was_empty = mail_.empty();
     std::move(outgoing_.begin(), outgoing_.end(), std::back_inserter(mail_));
     outgoing_.clear();
@@ -189,14 +191,14 @@ class EngineThread {
   mutable std::mutex mail_mutex_;
   std::condition_variable mail_taken_;
   std::vector<Mail> mail_;
-  EngineState state_;
+  std::int64_t failed_steps_ = 0;
+  std::string fatal_;
   std::vector<Mail> delivering_;  // the I/O thread's
 
   std::mutex idle_mutex_;
   std::condition_variable idle_;
   bool has_work_ = false;
   std::atomic<bool> is_stopping_{false};
-  std::atomic<Clock::rep> last_sign_{Clock::now().time_since_epoch().count()};
 
   std::thread thread_;  // last: it uses everything above
 };

@@ -13,12 +13,13 @@
 
 namespace lmd::serve {
 
-using Clock = std::chrono::steady_clock;
+using engine::Clock;
 
 /// When an answer got on, for the metrics.
 struct AnswerTimes {
-  Clock::time_point first = {};  ///< token
-  Clock::time_point last = {};   ///< token
+  Clock::time_point started = engine::kNotStarted;  ///< its prompt was being read
+  Clock::time_point first = {};                     ///< token
+  Clock::time_point last = {};                      ///< token
   int n_tokens = 0;
 };
 

@@ -39,20 +39,26 @@ class ServerMetrics {
     else
       responses_.emplace(std::pair(std::string(route), status), 1);
     response_seconds_.observe(seconds);
+    if (status == 429) ++rejected_;
   }
+  void on_turned_away() { ++rejected_; }
   void on_client_gone() { ++clients_gone_; }
-  void on_rejected() { ++rejected_; }
   void on_submitted(std::size_t n_answers) { waiting_ += static_cast<std::int64_t>(n_answers); }
 
   /// An event of the engine, before its call gets it.
-  void on_event(RunningCall& running, const AnswerEvent& event) {
+  void on_event(RunningCall& running, const AnswerEvent& event, Clock::time_point started) {
     const Clock::time_point now = Clock::now();
     AnswerTimes& times = running.times(event.answer);
     const auto since = [now](Clock::time_point then) {
       return std::chrono::duration<double>(now - then).count();
     };
+    if (started != engine::kNotStarted && times.started == engine::kNotStarted) {
+      times.started = started;
+      queue_.observe(std::chrono::duration<double>(started - running.submitted()).count());
+    }
     if (event.token >= 0) {
       if (++times.n_tokens == 1) {
+        if (started != engine::kNotStarted) prefill_.observe(since(started));
         times.first = now;
         first_token_.observe(since(running.submitted()));
         --waiting_;
@@ -138,6 +144,21 @@ class ServerMetrics {
            {"lmd_prefix_cache_hits_total", "vllm:prefix_cache_hits_total",
             "lmdeploy:cached_tokens_total"},
            "counter", "Tokens of prompts that were found there.", count(stats.reused_tokens));
+    number(out, {"lmd_preemptions_total", "vllm:num_preemptions_total", nullptr}, "counter",
+           "Times that a sequence gave its memory to older ones.", count(stats.preemptions));
+    const int used = stats.pages - stats.free_pages;
+    number(
+        out,
+        {"lmd_kv_cache_usage_ratio", "vllm:kv_cache_usage_perc", "lmdeploy:gpu_cache_usage_perc"},
+        "gauge", "Share of the cache's pages that sequences use.",
+        stats.pages > 0 ? static_cast<double>(used) / stats.pages : 0.0);
+    out.family("lmd_sequences_running", "gauge", "Sequences that have a slot in the batch.");
+    out.sample(stats.running);
+    out.family("lmd_sequences_waiting", "gauge",
+               "Requests in the queue, and sequences that gave way.");
+    out.sample(stats.waiting + stats.preempted);
+    out.family("lmd_waiting_prompt_tokens", "gauge", "Tokens of the prompts in the queue.");
+    out.sample(count(stats.waiting_tokens));
     out.family("lmd_engine_steps_total", "counter", "Steps of the engine.");
     out.sample(count(stats.steps));
     out.family("lmd_engine_failed_steps_total", "counter", "Steps that ended with an error.");
@@ -174,6 +195,12 @@ class ServerMetrics {
     seconds({"lmd_e2e_request_latency_seconds", "vllm:e2e_request_latency_seconds",
              "lmdeploy:e2e_request_latency_seconds"},
             "From submission to the end of the answer.", end_to_end_);
+    seconds({"lmd_request_queue_seconds", "vllm:request_queue_time_seconds",
+             "lmdeploy:request_queue_time_seconds"},
+            "From submission until the prompt was begun.", queue_);
+    seconds({"lmd_request_prefill_seconds", "vllm:request_prefill_time_seconds",
+             "lmdeploy:request_prefill_time_seconds"},
+            "From the prompt's begin to the first token.", prefill_);
     seconds({"lmd_request_decode_seconds", "vllm:request_decode_time_seconds",
              "lmdeploy:request_decode_time_seconds"},
             "From the first token to the end of the answer.", decode_);
@@ -210,6 +237,8 @@ class ServerMetrics {
   SecondsHistogram between_tokens_;
   SecondsHistogram end_to_end_;
   SecondsHistogram decode_;
+  SecondsHistogram queue_;
+  SecondsHistogram prefill_;
   std::int64_t running_ = 0;
   std::int64_t waiting_ = 0;
   std::int64_t clients_gone_ = 0;

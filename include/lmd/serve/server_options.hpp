@@ -43,6 +43,8 @@ struct ServerOptions {
   bool has_metrics = true;
   bool has_public_metrics = false;  ///< without a key
   int worker_threads = 1;
+  std::chrono::seconds queue_time{
+      60};  ///< then a request that has not started is refused; 0: never
   std::chrono::seconds sse_ping_period{0};  ///< 0: none
   std::chrono::milliseconds drain_grace{
       2000};                             ///< requests are taken so long after the first signal

@@ -80,6 +80,7 @@ class Connection final : public ByteStreamUser, public std::enable_shared_from_t
     bool keeps_alive = true;
     bool is_stream = false;
     bool has_head = false;  ///< the head of a stream was sent
+    ApiError failure = {};  ///< of a call that is broken
   };
 
   static constexpr std::size_t kSmallRead = 2048;
@@ -340,6 +341,8 @@ class Connection final : public ByteStreamUser, public std::enable_shared_from_t
       ApiCall& call = running.call();
       std::string text;
       for (const AnswerEvent& event : running.take_events()) {
+        if (event.finish == engine::FinishReason::kDeadline)
+          throw ApiFailure({.what = ErrorCase::kUnavailable});
         if (!call.has_ended()) call.on_event(event, text);
       }
       std::vector<engine::RequestId> finished;
@@ -348,10 +351,12 @@ class Connection final : public ByteStreamUser, public std::enable_shared_from_t
       core_.engine->cancel(finished);
       if (x.is_stream) append_text(call, text, x);
       return true;
+    } catch (const ApiFailure& e) {
+      x.failure = e.error();
     } catch (const std::exception& e) {
       core_.note_failure(*x.job, e.what());
-      return false;
     }
+    return false;
   }
 
   /// Puts what a stream says into a chunk, behind the head if it is the first.
@@ -403,18 +408,17 @@ class Connection final : public ByteStreamUser, public std::enable_shared_from_t
       co_await send(reply, x);
   }
 
-  /// The call itself is broken. A stream that has begun says so and ends.
+  /// The call itself is broken, or waited too long. A stream that has begun says so and ends.
   asio::awaitable<void> fail_call(Exchange& x) {
-    x.keeps_alive = false;
     if (!x.has_head) {
-      const HttpReply reply = core_.error(ErrorCase::kInternal);
+      const HttpReply reply = error_reply(x.failure, core_.options.compat);
       co_await send(reply, x);
       co_return;
     }
     if (x.job->head.is_http_1_0) {
-      pending_ += stream_error({});
+      pending_ += stream_error(x.failure);
     } else {
-      append_chunk(pending_, stream_error({}));
+      append_chunk(pending_, stream_error(x.failure));
       pending_ += kLastChunk;
     }
     (void)co_await flush();

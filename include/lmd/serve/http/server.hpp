@@ -111,9 +111,10 @@ class Server {
   static constexpr std::chrono::seconds kJoinPatience{5};
 
   void deliver() {
-    core_.engine->deliver([this](RunningCall& running, const AnswerEvent& event) {
-      core_.metrics.on_event(running, event);
-    });
+    core_.engine->deliver(
+        [this](RunningCall& running, const AnswerEvent& event, Clock::time_point started) {
+          core_.metrics.on_event(running, event, started);
+        });
   }
 
   asio::awaitable<void> accept() {
@@ -153,7 +154,7 @@ class Server {
 
   /// One line, without a coroutine or memory of its own.
   void turn_away(tcp::socket socket) {
-    core_.metrics.on_rejected();
+    core_.metrics.on_turned_away();
     if (core_.tls != nullptr) return;
     const HttpReply reply = core_.error(ErrorCase::kUnavailable);
     HttpHead head(reply.status);

@@ -165,8 +165,8 @@ class ServerCore {
     } catch (const ApiFailure& e) {
       reply = error_reply(e.error(), options.compat);
     } catch (const Error& e) {
-      note_failure(job, e.what());
-      reply = error(ErrorCase::kInternal);
+      if (e.code() != ErrorCode::kBusy) note_failure(job, e.what());
+      reply = error(e.code() == ErrorCode::kBusy ? ErrorCase::kQueueFull : ErrorCase::kInternal);
     } catch (const std::exception& e) {
       note_failure(job, e.what());
       reply = error(ErrorCase::kInternal);
@@ -253,7 +253,6 @@ class ServerCore {
                          now.silence <= options.health.ready;
     if (!is_able) return error(ErrorCase::kUnavailable);
     if (options.limits.calls == 0 || n_calls < options.limits.calls) return std::nullopt;
-    metrics.on_rejected();
     return error(ErrorCase::kQueueFull);
   }
 
@@ -277,7 +276,8 @@ class ServerCore {
         return;
       }
       if (job.is_left) return;
-      job.result = engine->submit(std::get<std::unique_ptr<ApiCall>>(std::move(result)));
+      job.result = engine->submit(std::get<std::unique_ptr<ApiCall>>(std::move(result)), job.client,
+                                  options.queue_time);
     };
     guard(job, run, reply);
     if (std::holds_alternative<std::monostate>(job.result)) job.result = std::move(reply);

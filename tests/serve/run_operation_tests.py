@@ -301,6 +301,25 @@ def a_log_that_nobody_reads_stops_nothing():
 
 
 @case
+def deploy_files_are_valid():
+    deploy = pathlib.Path(__file__).resolve().parents[2] / "deploy"
+    ran = 0
+    for command, says in ((("haproxy", "-c", "-f", "haproxy.cfg"), ""),
+                          (("promtool", "check", "rules", "prometheus-alerts.yml"), "SUCCESS"),
+                          (("promtool", "test", "rules", "prometheus-alerts-test.yml"), "SUCCESS"),
+                          (("systemd-analyze", "security", "--offline=yes", "--threshold=20", "--no-pager",
+                            "lmd@.service"), "OK")):
+        if shutil.which(command[0]) is None:
+            print(f"skipped: {command[0]} is not installed")
+            continue
+        done = subprocess.run(command, cwd=deploy, capture_output=True, text=True)
+        check(done.returncode == 0 and says in done.stdout, done)
+        ran += 1
+    if ran == 0:
+        raise Skip("none of the tools is installed")
+
+
+@case
 def haproxy_loses_no_request_of_a_server_that_drains():
     if shutil.which("haproxy") is None:
         raise Skip("haproxy is not installed")

@@ -75,8 +75,7 @@ class WordTokenizer final : public text::Tokenizer {
     const std::string& chat_template = "chatml",
     serve::ApiCompat compat = serve::ApiCompat::k018,
     int session_len = 512) {
-  auto context = std::make_unique<serve::ApiContext>();
-  serve::ServedModel& model = context->model;
+  serve::ServedModel model;
   model.names = {"tiny"};
   model.tokenizer = &test_tokenizer();
   model.chat_template = text::builtin_template(chat_template);
@@ -85,6 +84,7 @@ class WordTokenizer final : public text::Tokenizer {
     if (const auto id = test_tokenizer().id_of(word)) model.stop_ids.push_back(*id);
   model.session_len = session_len;
   model.compat = compat;
+  auto context = std::make_unique<serve::ApiContext>(std::move(model));
   context->origin.random = [n = std::uint64_t{0}]() mutable { return ++n; };
   context->origin.seconds = [] { return std::int64_t{1'700'000'000}; };
   return context;

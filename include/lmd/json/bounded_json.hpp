@@ -14,9 +14,7 @@
 
 namespace lmd::json {
 
-/// An object's keys in the order of the text. Looking one up takes time proportional to their number.
-using OrderedJson = nlohmann::ordered_json;
-
+/// What a text may hold.
 struct Bounds {
   int depth = kMaxDepth;
   std::int64_t values = 100'000;  ///< numbers, strings, words, arrays and objects together

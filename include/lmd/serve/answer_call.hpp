@@ -8,6 +8,7 @@
 #include <lmd/serve/json_text.hpp>
 #include <lmd/serve/sessions.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -73,7 +74,10 @@ class AnswerCall : public ApiCall {
     AnswerText& text = texts_[static_cast<std::size_t>(event.answer)];
     if (has_ended() || text.has_ended()) return;
     AnswerDelta delta = text.feed(event);
-    if (delta.finish == engine::FinishReason::kError) return fail(event.answer, out);
+    n_cached_ = std::max(n_cached_, event.n_reused);
+    if (delta.finish == engine::FinishReason::kError) return fail({}, event.answer, out);
+    if (delta.finish == engine::FinishReason::kDeadline)
+      return fail({.what = ErrorCase::kUnavailable}, event.answer, out);
     if (delta.finish == engine::FinishReason::kNone && must_stop()) {
       delta.finish = engine::FinishReason::kCancelled;
       text.end();
@@ -90,10 +94,11 @@ class AnswerCall : public ApiCall {
     } else {
       keep(event.answer, std::move(delta));
     }
+    if (has_ended()) plan_.lease.reset();  // before the client can ask again
   }
 
   [[nodiscard]] HttpReply reply() final {
-    if (has_failed_) return error_reply({}, plan_.compat);
+    if (has_failed_) return error_reply(error_, plan_.compat);
     HttpReply reply;
     reply.body = body();
     return reply;
@@ -106,7 +111,7 @@ class AnswerCall : public ApiCall {
   [[nodiscard]] int n_answers() const { return static_cast<int>(texts_.size()); }
   /// So far.
   [[nodiscard]] Usage usage() const {
-    return {.prompt = plan_.n_prompt_tokens, .answer = n_answer_tokens_};
+    return {.prompt = plan_.n_prompt_tokens, .answer = n_answer_tokens_, .cached = n_cached_};
   }
 
   /// Sees every delta, before it is sent or kept.
@@ -118,17 +123,21 @@ class AnswerCall : public ApiCall {
   /// Appends what a stream sends once every answer has ended.
   virtual void append_end(std::string& out) = 0;
   /// Appends what a stream sends in place of what is missing.
-  virtual void append_failure(std::string& out) { out += stream_error({}); }
+  virtual void append_failure(const ApiError& error, std::string& out) {
+    out += stream_error(error);
+  }
   /// The answer of a call that is no stream.
   [[nodiscard]] virtual std::string body() = 0;
 
  private:
-  /// The engine could not go on with one answer: the call ends, the other answers with it.
-  void fail(int answer, std::string& out) {
+  /// The engine does not go on with one answer: the call ends, the other answers with it.
+  void fail(ApiError error, int answer, std::string& out) {
     has_failed_ = true;
+    error_ = std::move(error);
+    plan_.lease.reset();
     for (int i = 0; i < n_answers(); ++i)
       if (i != answer && !texts_[static_cast<std::size_t>(i)].has_ended()) early_.push_back(i);
-    if (plan_.is_stream) append_failure(out);
+    if (plan_.is_stream) append_failure(error_, out);
   }
 
   void keep(int answer, AnswerDelta delta) {
@@ -145,7 +154,9 @@ class AnswerCall : public ApiCall {
   std::vector<int> early_;
   std::size_t n_ended_ = 0;
   int n_answer_tokens_ = 0;
+  int n_cached_ = 0;  // the most of any answer: they share prompts
   bool has_failed_ = false;
+  ApiError error_;  // that it failed with
 };
 
 /// stop, length, ...: the words that clients know.

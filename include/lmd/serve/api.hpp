@@ -20,11 +20,7 @@ class Api {
  public:
   /// \throws Error(kConfig) for a model without a name, a tokenizer or room for an answer.
   explicit Api(ServedModel model, AnswerOrigin origin = {})
-      : context_{.model = std::move(model), .origin = std::move(origin)} {
-    LMD_REQUIRE(!context_.model.names.empty() && context_.model.tokenizer != nullptr &&
-                    context_.model.session_len > 1,
-                ErrorCode::kConfig, "api: a model needs a name, a tokenizer and a session length");
-  }
+      : context_(checked(std::move(model)), std::move(origin)) {}
 
   [[nodiscard]] ApiContext& context() { return context_; }
 
@@ -47,6 +43,12 @@ class Api {
   }
 
  private:
+  [[nodiscard]] static ServedModel checked(ServedModel model) {
+    LMD_REQUIRE(!model.names.empty() && model.tokenizer != nullptr && model.session_len > 1,
+                ErrorCode::kConfig, "api: a model needs a name, a tokenizer and a session length");
+    return model;
+  }
+
   using Function = ApiResult (*)(ApiContext&, const ApiRequest&);
 
   [[nodiscard]] Route route(const char* method, std::string path, Function function) {

@@ -41,6 +41,7 @@ struct AnswerEvent {
   int token = -1;  ///< -1: none
   engine::FinishReason finish = engine::FinishReason::kNone;
   std::optional<kernels::TokenLogprobs> logprobs;
+  int n_reused = 0;  ///< tokens of the prompt that came from the prefix cache
 };
 
 /// One call of an endpoint that asks the engine for answers. Made on a worker thread; afterwards used by one

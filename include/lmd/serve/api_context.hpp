@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/serve/answer_call.hpp>
+#include <lmd/serve/constraints.hpp>
 #include <lmd/serve/make_requests.hpp>
 #include <lmd/serve/served_model.hpp>
 #include <lmd/serve/sessions.hpp>
@@ -30,9 +31,13 @@ struct AnswerOrigin {
 
 /// Outlives the calls that are made with it.
 struct ApiContext {
+  explicit ApiContext(ServedModel served, AnswerOrigin where_from = {})
+      : model(std::move(served)), origin(std::move(where_from)), constraints(model) {}
+
   ServedModel model;
-  AnswerOrigin origin = {};
-  Sessions sessions = Sessions{};
+  AnswerOrigin origin;
+  Sessions sessions;
+  Constraints constraints;
 };
 
 namespace detail {
@@ -64,7 +69,7 @@ namespace detail {
   return std::move(lease);
 }
 
-/// A plan without requests. \throws ApiFailure when the session is occupied.
+/// A plan without prompts. \throws ApiFailure when the session is occupied.
 [[nodiscard]] inline CallPlan make_plan(ApiContext& context,
                                         const AnswerOptions& options,
                                         const std::string& id_prefix) {
@@ -93,7 +98,7 @@ namespace detail {
   plan.n_prompt_tokens += static_cast<int>(prompt.size());
   const bool is_too_long = prompt.size() >= static_cast<std::size_t>(model.session_len);
   if (!is_too_long || model.compat == ApiCompat::k018) {
-    add_requests(model, options, prompt, plan.requests);
+    add_requests(model, options, prompt, plan);
     return true;
   }
   plan.requests.resize(plan.requests.size() + static_cast<std::size_t>(options.n));

@@ -65,6 +65,7 @@ namespace detail {
   if (chat.shows_tools()) chat.answer.skip_special_tokens = false;  // marks of calls are such
   CallPlan plan = make_plan(context, chat.answer, "chatcmpl-");
   const bool has_room = add_prompt(model, chat.answer, detail::chat_prompt_ids(model, chat), plan);
+  if (has_room) context.constraints.apply(model, chat, plan.requests);
   return answered(std::make_unique<ChatCall>(std::move(plan), detail::chat_shape(model, chat)),
                   has_room);
 }

@@ -169,6 +169,7 @@ class EngineThread {
         .answer = answer, .token = event.token, .finish = event.finish, .logprobs = {}};
     if (event.logprobs != nullptr) copy.logprobs = *event.logprobs;
     const bool has_progress = event.progress != nullptr;
+    if (has_progress) copy.n_reused = event.progress->n_reused;
     outgoing_.push_back(
         {to, std::move(copy), has_progress ? event.progress->started : engine::kNotStarted});
   }

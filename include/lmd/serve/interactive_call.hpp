@@ -60,7 +60,7 @@ class InteractiveCall final : public AnswerCall {
   }
 
   void append_end(std::string&) override {}
-  void append_failure(std::string& out) override { append_line({}, "error", out); }
+  void append_failure(const ApiError&, std::string& out) override { append_line({}, "error", out); }
 
   [[nodiscard]] std::string body() override {
     const WholeAnswer& whole = wholes().front();

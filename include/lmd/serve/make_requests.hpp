@@ -67,7 +67,7 @@ inline void require_room(const ServedModel& model, std::size_t n_prompt) {
 inline void add_requests(const ServedModel& model,
                          const AnswerOptions& options,
                          const std::vector<int>& prompt,
-                         std::vector<engine::Request>& requests) {
+                         CallPlan& plan) {
   require_room(model, prompt.size());
   for (int i = 0; i < options.n; ++i) {
     engine::Request request;
@@ -81,7 +81,7 @@ inline void add_requests(const ServedModel& model,
     request.min_new_tokens = options.min_new_tokens;
     request.stop_ids = stop_ids_of(model, options);
     request.n_logprobs = options.n_logprobs;
-    requests.push_back(std::move(request));
+    plan.requests.push_back(std::move(request));
   }
 }
 

@@ -15,7 +15,7 @@
 
 namespace lmd::apps {
 
-enum class ProgressUnit { kBytes, kTokens };
+enum class ProgressUnit { kBytes, kTokens, kRequests };
 
 struct ProgressState {
   std::string what;  ///< "loading"
@@ -39,7 +39,8 @@ struct ProgressState {
 
 [[nodiscard]] inline std::string amount_text(ProgressUnit unit, double amount) {
   if (unit == ProgressUnit::kBytes) return bytes_text(amount);
-  return count_text(static_cast<std::int64_t>(amount)) + " tokens";
+  return count_text(static_cast<std::int64_t>(amount)) +
+         (unit == ProgressUnit::kTokens ? " tokens" : " requests");
 }
 
 /// "46 %, 112 MB/s, 3.2 s left"

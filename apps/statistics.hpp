@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,20 @@ namespace lmd::apps {
   const auto below = static_cast<std::size_t>(place);
   const std::size_t above = std::min(below + 1, values.size() - 1);
   return std::lerp(values[below], values[above], place - static_cast<double>(below));
+}
+
+/// Of many values what a table has room for; zeros of none.
+struct Summary {
+  double mean = 0.0;
+  double p50 = 0.0;
+  double p99 = 0.0;
+};
+
+[[nodiscard]] inline Summary summarize(const std::vector<double>& values) {
+  if (values.empty()) return {};
+  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+  return {sum / static_cast<double>(values.size()), percentile(values, 0.5),
+          percentile(values, 0.99)};
 }
 
 [[nodiscard]] inline double median(std::vector<double> values) {

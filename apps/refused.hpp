@@ -59,6 +59,8 @@ inline constexpr Refusal kRefusedFlags[] = {
     {"--reasoning-parser", "no supported model writes its reasoning apart"},
     {"--allow-terminate-by-client", "no client ends this server; SIGTERM does"},
     {"--enable-abort-handling", "closing the connection ends a request; leave the flag out"},
+    {"--share",
+     "no tunnel through somebody else's server; `ssh -L 6006:127.0.0.1:6006 HOST` makes your own"},
     {"--proxy-url", "not part of lmd; put HAProxy in front of several servers"},
 };
 

@@ -16,6 +16,7 @@
 #include "../interrupt.hpp"
 #include "../load_shown.hpp"
 #include "../units.hpp"
+#include "address.hpp"
 #include "api_server_flags.hpp"
 #include "serve_commands.hpp"
 #include "web_files.hpp"
@@ -56,22 +57,10 @@ void set_level(serve::ServerLog& log, const ApiServerOptions& o) {
   set_log_level(level);
 }
 
-[[nodiscard]] bool is_loopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
-}
-
-/// Where a browser on this machine finds the server.
-[[nodiscard]] std::string url_of(const ApiServerOptions& o, int port) {
-  std::string host = o.server.host;
-  if (host == "0.0.0.0" || host == "::") host = "127.0.0.1";
-  if (host.find(':') != std::string::npos) host = '[' + host + ']';
-  return (o.has_ssl ? "https://" : "http://") + host + ':' + std::to_string(port);
-}
-
 void introduce(const ApiServerOptions& o, const Runtime& runtime, int port) {
   const engine::MemoryPlan& plan = runtime.engine->plan();
   const serve::HttpLimits& limits = o.server.limits;
-  const std::string url = url_of(o, port);
+  const std::string url = local_url(o.server.host, port, o.has_ssl);
   std::fprintf(stderr, "%s: %s, KV scheme %s, context %s tokens, cache %s tokens\n",
                o.model_names.front().c_str(), runtime.backend.c_str(),
                kv_scheme_name(o.runtime.engine.quant_policy).c_str(),
@@ -84,7 +73,7 @@ void introduce(const ApiServerOptions& o, const Runtime& runtime, int port) {
       plan.max_batch_size, limits.calls, limits.connections,
       bytes_text(static_cast<double>(limits.body_bytes)).c_str(), o.max_n);
   std::fprintf(stderr, "HINT:    base URL for OpenAI's clients: %s/v1\n", url.c_str());
-  if (o.has_pages) {
+  if (o.has_pages && !web_files().files().empty()) {
     std::fprintf(stderr, "HINT:    chat in a browser: %s/\n", url.c_str());
     std::fprintf(stderr, "HINT:    documentation of the API: %s/docs\n", url.c_str());
   }
@@ -124,7 +113,8 @@ void introduce(const ApiServerOptions& o, const Runtime& runtime, int port) {
   return model;
 }
 
-/// The port is taken and /health answers while the model is loaded.
+}  // namespace
+
 ExitCode run_api_server(ApiServerOptions& o) {
   finish_options(o);
   std::signal(SIGPIPE, SIG_IGN);
@@ -156,12 +146,8 @@ ExitCode run_api_server(ApiServerOptions& o) {
   return static_cast<ExitCode>(status);
 }
 
-}  // namespace
-
 void add_api_server(CLI::App& serve, Action& action) {
   const auto options = std::make_shared<ApiServerOptions>();
-  constexpr int kSequences = 64;
-  options->runtime.engine.max_batch_size = kSequences;
   CLI::App& app = *serve.add_subcommand("api_server", "Serve a model as OpenAI's API");
   add_api_server_flags(app, *options);
   app.footer(

@@ -205,6 +205,8 @@ LogLevel parse_log_level(const std::string& where, const std::string& word) {
 }
 
 void add_api_server_flags(CLI::App& app, ApiServerOptions& options) {
+  constexpr int kSequences = 64;
+  options.runtime.engine.max_batch_size = kSequences;
   add_model(app, options.model)->required();
   add_address_flags(app, options);
   add_access_flags(app, options);

@@ -33,11 +33,15 @@ struct ApiServerOptions {
 /// LMDeploy's names of levels are known, too. \throws Error(kConfig) that lists them.
 [[nodiscard]] LogLevel parse_log_level(const std::string& where, const std::string& word);
 
-/// Binds the flags to `options`, whose values of now are the defaults.
+/// Binds the flags to `options`, whose values of now are the defaults, but for the size of a batch.
 void add_api_server_flags(CLI::App& app, ApiServerOptions& options);
 
 /// Puts what flags and environment say together into `options.server`.
 /// \throws Error(kConfig) for what does not go together.
 void finish_options(ApiServerOptions& options);
+
+/// `options` as flags have set them. The port is taken, and /health answers, while the model is loaded.
+/// \throws Error, Interrupted.
+ExitCode run_api_server(ApiServerOptions& options);
 
 }  // namespace lmd::apps

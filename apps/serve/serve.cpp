@@ -9,9 +9,11 @@ void add_serve(CLI::App& root, Action& action) {
   app.footer(
       "Examples:\n"
       "  lmd serve api_server SmolLM2-135M-Instruct\n"
-      "  lmd serve api_client http://localhost:23333\n");
+      "  lmd serve api_client http://localhost:23333\n"
+      "  lmd serve gradio http://localhost:23333\n");
   add_api_server(app, action);
   add_api_client(app, action);
+  add_gradio(app, action);
 }
 
 }  // namespace lmd::apps

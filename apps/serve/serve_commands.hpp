@@ -8,5 +8,6 @@ namespace lmd::apps {
 
 void add_api_server(CLI::App& serve, Action& action);
 void add_api_client(CLI::App& serve, Action& action);
+void add_gradio(CLI::App& serve, Action& action);
 
 }  // namespace lmd::apps

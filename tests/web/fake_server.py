@@ -109,6 +109,7 @@ class Fake(http.server.ThreadingHTTPServer):
         self.log = []
         self.cancelled = 0
         self.fails_left = 0
+        self.gate = threading.Event()  # answers to "hold ..." stop after three words until it is set
 
     @property
     def url(self):
@@ -220,6 +221,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 tokens += 1
                 self.event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": piece}}]})
                 time.sleep(pause)
+                if "hold" in asked and tokens == 3:
+                    self.server.gate.wait(10)
                 if "break off" in asked and body["messages"][-1]["role"] == "user" and tokens == 4:
                     return
             self.event({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}]})

@@ -5,15 +5,18 @@ build packs it into.
 """
 import contextlib
 import os
+import pathlib
 import re
 import shutil
 import signal
 import struct
 import subprocess
+import sys
 import zlib
 
 from fake_server import Fake
 
+PYTHON = pathlib.Path(__file__).resolve().parents[2] / "build" / "venv" / "playwright" / "bin" / "python"
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
 
 
@@ -54,11 +57,14 @@ def find_browser():
 
 
 def playwright():
+    """Playwright; where scripts/get_playwright has put it, the script starts again with its Python."""
     try:
         from playwright.sync_api import sync_playwright
+        return sync_playwright
     except ImportError:
-        raise Skip("Playwright is not installed; scripts/get_playwright installs it") from None
-    return sync_playwright
+        if not PYTHON.exists() or sys.prefix == str(PYTHON.parents[1]):
+            raise Skip("Playwright is not installed; scripts/get_playwright installs it") from None
+    os.execv(PYTHON, [str(PYTHON), *sys.argv])
 
 
 @contextlib.contextmanager

@@ -35,21 +35,22 @@ def last_body(api):
 
 @case()
 def sends_and_streams(page, api):
-    ask(page, "slowly please, one word after another")
+    ask(page, "hold on, one word after another")
     page.wait_for_selector(".growing .body:has-text('You said')")
     check(page.locator(".send").get_attribute("aria-label") == "Stop")
+    api.gate.set()
     answer = wait_for_answer(page)
-    check(answer.locator(".body").inner_text() == "You said: slowly please, one word after another")
+    check(answer.locator(".body").inner_text() == "You said: hold on, one word after another")
     check(re.fullmatch(r"\d+ tokens[\s·]*[\d.]+ tokens/s[\s·]*first after [\d.]+ s", answer.locator(".stats").inner_text().replace("\n", " ")),
           answer.locator(".stats").inner_text())
     check(re.fullmatch(r"\d+ of 8,192 tokens", page.locator(".context").inner_text()), page.locator(".context").inner_text())
     body = last_body(api)
     check(body["model"] == "scripted-1b" and body["stream"] and body["stream_options"] == {"include_usage": True}, body)
-    check(body["messages"] == [{"role": "user", "content": "slowly please, one word after another"}], body)
+    check(body["messages"] == [{"role": "user", "content": "hold on, one word after another"}], body)
     check(not {"temperature", "top_p", "seed"} & set(body), body)
     ask_and_wait(page, "second", 2)
     check([m["role"] for m in last_body(api)["messages"]] == ["user", "assistant", "user"])
-    check(page.title() == "slowly please, one word after another · lmd")
+    check(page.title() == "hold on, one word after another · lmd")
 
 
 @case()

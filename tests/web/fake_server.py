@@ -1,9 +1,9 @@
 """A server with OpenAI's interface that says what the tests of the page want to see.
 
-Usage: fake_server.py [--port N] [--key KEY] [--sees] [--site FOLDER]
+Usage: fake_server.py [--port N] [--key KEY] [--sees] [--old] [--site FOLDER]
 
 What the last user message contains chooses the answer (`ANSWERS`); anything else is echoed, word by
-word. `GET /log` has the bodies of the requests so far. `--site` also serves the page, out of the
+word. `--old` answers as LMDeploy 0.5 does. `GET /log` has the bodies of the requests so far. `--site` also serves the page, out of the
 folder that the build makes, to work on it without compiling.
 """
 import argparse
@@ -74,7 +74,7 @@ $$\\def\\a{\\a\\a}\\a$$
 The end.
 """
 
-ANSWERS = {"markdown": MARKDOWN, "xss": XSS, "long": "word " * 400, "中文": "你好!**世界**很大。\n\n1. 一\n2. 二\n"}
+ANSWERS = {"markdown": MARKDOWN, "xss": XSS, "long": "word " * 400, "中文": "你好！**世界**很大。\n\n1. 一\n2. 二\n"}
 
 OPENAPI = {
     "openapi": "3.1.0", "info": {"title": "scripted", "version": "1"},
@@ -103,9 +103,9 @@ class Fake(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port=0, key="", sees=False, site=None):
+    def __init__(self, port=0, key="", sees=False, old=False, site=None):
         super().__init__(("127.0.0.1", port), Handler)
-        self.key, self.sees, self.site = key, sees, site
+        self.key, self.sees, self.old, self.site = key, sees, old, site
         self.log = []
         self.cancelled = 0
         self.fails_left = 0
@@ -176,8 +176,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(200, OPENAPI)
         elif path == "/v1/models":
             if self.is_allowed():
-                card = {"id": "scripted-1b", "object": "model", "max_model_len": 8192,
-                        "input_modalities": ["text", "image"] if self.server.sees else ["text"]}
+                card = {"id": "scripted-1b", "object": "model"}
+                if not self.server.old:
+                    card |= {"max_model_len": 8192, "input_modalities": ["text", "image"] if self.server.sees else ["text"]}
                 self.reply(200, {"object": "list", "data": [card]})
         elif self.server.site:
             self.send_file(path)
@@ -205,6 +206,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(429, {"message": "The queue is full.", "type": "rate_limit_error", "object": "error"},
                        **{"retry-after": "2"})
             return
+        if "impossible" in asked and self.server.old:
+            self.reply(200, {"object": "error", "message": "The top_p `0.0` must be in (0, 1].", "code": 400})
+            return
         self.stream(body, asked)
 
     def stream(self, body, asked):
@@ -226,6 +230,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if "break off" in asked and body["messages"][-1]["role"] == "user" and tokens == 4:
                     return
             self.event({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}]})
+            if self.server.old:
+                self.wfile.write(b"data: [DONE]\n\n")
+                return
             prompt = sum(len(text_of(message).split()) + 4 for message in body["messages"])
             self.event({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": tokens,
                                                  "total_tokens": prompt + tokens}})
@@ -243,6 +250,7 @@ def main():
     parser.add_argument("--port", type=int, default=6007)
     parser.add_argument("--key", default="")
     parser.add_argument("--sees", action="store_true")
+    parser.add_argument("--old", action="store_true")
     parser.add_argument("--site")
     server = Fake(**vars(parser.parse_args()))
     print(server.url, file=sys.stderr)

@@ -29,6 +29,9 @@ def png(side=8):
             + part(b"IDAT", rows) + part(b"IEND", b""))
 
 
+# A name for the page that is no "secure context" to a browser, as the address of another machine is none.
+HOST = "chat.test"
+
 # What must never happen on any page: noted by the page itself, read at the end of each test.
 WATCH = """
   window.__violations = [];
@@ -95,7 +98,7 @@ class Browser:
 
     def __init__(self, play):
         # Without a sandbox of its own: containers, where tests run, have none to give.
-        self.browser = play.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
+        self.browser = play.chromium.launch(executable_path=find_browser(), args=["--no-sandbox", f"--host-resolver-rules=MAP {HOST} 127.0.0.1"])
 
     @contextlib.contextmanager
     def open(self, url, width=1100, height=800, **options):
@@ -105,7 +108,7 @@ class Browser:
         context.add_init_script(WATCH)
         page = context.new_page()
         trouble = []
-        server = re.match(r"http://[^/]+/", url)[0]
+        server = re.match(r"http://[^/]+", url)[0]
         page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
         page.on("console", lambda message: trouble.append(f"console: {message.text}")
                 if message.type == "error" and not re.search(EXPECTED, message.text) else None)
@@ -141,8 +144,8 @@ def tool(message, name):
     message.locator(f"[data-action={name}]").click()
 
 
-def start(key="", sees=False):
-    return Fake(key=key, sees=sees).start()
+def start(**options):
+    return Fake(**options).start()
 
 
 def picture():

@@ -22,7 +22,7 @@ cases = []
 
 
 def case(**server):
-    """A test with a page, open, and the scripted server behind it. `server`: key, sees, view, flags."""
+    """A test with a page, open, and the scripted server behind it. `server`: key, sees, old, host, path, view, flags."""
     def add(function):
         cases.append((function, server))
         return function
@@ -316,6 +316,7 @@ def a_server_that_is_gone(page, api):
 
 @case()
 def settings_reach_the_server(page, api):
+    page.wait_for_selector(".model:has-text('scripted-1b')")
     page.keyboard.press("Control+,")
     page.fill("[name=system]", "Answer in verse.")
     page.fill("[name=temperature]", "0.3")
@@ -506,6 +507,33 @@ def the_gateway_adds_the_key_and_hides_the_page(page, api):
     check("MIT" in page.request.get(page.url.split("#")[0] + "licenses").text())
 
 
+@case(old=True)
+def older_servers(page, api):
+    answer = ask_and_wait(page, "hello there")
+    check(answer.locator(".body").inner_text() == "You said: hello there" and "≈ 4 tokens" in answer.inner_text(), answer.inner_text())
+    check(not page.locator(".context").is_visible())
+    answer = ask_and_wait(page, "something impossible", 2)
+    check("must be in (0, 1]" in answer.locator(".failure").inner_text(), answer.inner_text())
+    check(page.locator("[aria-label='Add pictures']").is_visible(), "whether the model sees is not known")
+
+
+@case(host=pages.HOST, flags=["--allowed-hosts", pages.HOST])
+def works_where_the_origin_is_not_secure(page, api):
+    check(not page.evaluate("isSecureContext"))
+    answer = ask_and_wait(page, "markdown, please")
+    answer.locator(".copy-code").click()
+    answer.locator(".copy-code:has-text('Copied')").wait_for()
+
+
+@case(host=pages.HOST)
+def a_name_that_could_be_rebound_is_refused(page, api):
+    if os.path.isdir(subject):
+        raise Skip("needs the program")
+    answer = ask_and_wait(page, "hello")
+    check("refused this request" in answer.inner_text() and "403" in answer.inner_text(), answer.inner_text())
+    check(not api.log)
+
+
 @case(path="docs")
 def docs_page(page, api):
     page.click("#post-v1-chat-completions > summary")
@@ -521,8 +549,9 @@ def docs_page(page, api):
 
 
 def run(browser, function, server):
-    api = pages.start(key=server.get("key", ""), sees=server.get("sees", False))
+    api = pages.start(**{name: server[name] for name in ("key", "sees", "old") if name in server})
     with pages.page_server(subject, api, *server.get("flags", [])) as url:
+        url = url.replace("127.0.0.1", server.get("host", "127.0.0.1"))
         with browser.open(f"{url}/{server.get('path', '')}", **server.get("view", {})) as page:
             function(page, api)
     api.shutdown()

@@ -71,6 +71,7 @@ TEST_CASE("models have cards under each of their names") {
   CHECK(cards["data"][1]["id"] == "org/other");
   CHECK(cards["data"][0]["object"] == "model");
   CHECK(cards["data"][0]["permission"].size() == 1);
+  CHECK(cards["data"][0]["input_modalities"].size() == 1);
   CHECK(got(table, "/v1/models/org/other")["id"] == "org/other");
   CHECK_THROWS_AS(serve::Api(serve::ServedModel{}), Error);
 }

@@ -192,6 +192,18 @@ def reload_in_the_middle_keeps_what_was_said(page, api):
 
 
 @case()
+def answers_grow_in_two_conversations(page, api):
+    ask(page, "hold on, one word after another")
+    page.wait_for_selector(".growing .body:has-text('You said')")
+    page.click("#create")
+    ask_and_wait(page, "hello")
+    api.gate.set()
+    page.click(".list .title:has-text('hold on')")
+    page.wait_for_selector(".message.assistant .body:has-text('one word after another')")
+    check(wait_for_answer(page).locator(".stats").inner_text())
+
+
+@case()
 def exports_and_imports(page, api):
     ask_and_wait(page, "markdown, please")
     page.hover(".list li")

@@ -14,6 +14,7 @@ export class ApiError extends Error {
 function kindOf(status) {
   if (status === 401) return "key";
   if (status === 429 || status === 503) return "busy";
+  if (status === 502 || status === 504) return "network";  // what is in between does not reach it
   return status >= 500 ? "server" : "request";
 }
 
@@ -77,7 +78,8 @@ function sees(card) {
 /** One piece of an answer: { text, reasoning, finish, usage }, what is absent undefined. */
 function piece(body) {
   if (body.error || body.object === "error") {
-    throw new ApiError("server", sentence(body), { status: body.code ?? body.error?.code });
+    const status = Number(body.error?.code ?? body.code) || 500;
+    throw new ApiError(kindOf(status), sentence(body), { status });
   }
   const choice = body.choices?.[0];
   const delta = choice?.delta ?? choice?.message;

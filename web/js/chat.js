@@ -9,7 +9,7 @@ const kSaveInterval = 1000;
 /**
  * Events: "list" (titles changed), "open" (another conversation, or its messages changed), "grow"
  * (detail: the node that has more text), "busy" (an answer has begun or ended; detail: the node),
- * "models".
+ * "models", "unsaved" (the browser could not keep a conversation).
  */
 export class Chat extends EventTarget {
   constructor(store) {
@@ -18,7 +18,7 @@ export class Chat extends EventTarget {
     this.models = [];
     this.modelsError = null;
     this.conversation = tree.createConversation(settings.system);
-    this.answering = null;  // { node, conversation, abort }
+    this.answers = new Set();  // that grow: { conversation, abort }
   }
 
   #tell(name, detail) {
@@ -30,7 +30,12 @@ export class Chat extends EventTarget {
   }
 
   get isBusy() {
-    return this.answering?.conversation === this.conversation;
+    return this.#growing(this.conversation.id) !== undefined;
+  }
+
+  /** The answer that grows in a conversation, of which there is one at most. */
+  #growing(id) {
+    return [...this.answers].find((answer) => answer.conversation.id === id);
   }
 
   async loadModels() {
@@ -49,22 +54,24 @@ export class Chat extends EventTarget {
   }
 
   async open(id) {
-    const loaded = this.answering?.conversation.id === id ? this.answering.conversation
-                                                          : await this.store.load(id);
-    if (!loaded) return;
+    const here = this.#growing(id)?.conversation;
+    const conversation = here ?? (await this.store.load(id));
+    if (!conversation) return;
     // An answer that was growing when the window was closed grows no more.
-    if (this.answering?.conversation !== loaded) {
-      for (const node of Object.values(loaded.nodes)) {
-        if (node.state === "streaming") node.state = "stopped";
-      }
+    for (const node of here ? [] : Object.values(conversation.nodes)) {
+      if (node.state === "streaming") node.state = "stopped";
     }
-    this.conversation = loaded;
+    this.conversation = conversation;
     this.#tell("open");
   }
 
   async save(conversation = this.conversation) {
-    await this.store.save(conversation);
-    this.#tell("list");
+    try {
+      await this.store.save(conversation);
+      this.#tell("list");
+    } catch {
+      this.#tell("unsaved");
+    }
   }
 
   async rename(id, title) {
@@ -76,7 +83,7 @@ export class Chat extends EventTarget {
 
   /** Removes a conversation and returns what puts it back. */
   async removeConversation(id) {
-    if (this.answering?.conversation.id === id) this.stop();
+    this.stop(id);
     const kept = id === this.conversation.id ? this.conversation : await this.store.load(id);
     await this.store.remove(id);
     if (id === this.conversation.id) this.create();
@@ -123,7 +130,7 @@ export class Chat extends EventTarget {
 
   /** Removes a message and what follows, and returns what puts it back. */
   removeMessage(node) {
-    if (this.isBusy) this.stop();
+    this.stop();
     const conversation = this.conversation;
     const { nodes, chosen } = structuredClone({ nodes: conversation.nodes, chosen: conversation.chosen });
     tree.removeMessage(conversation, node.id);
@@ -142,8 +149,8 @@ export class Chat extends EventTarget {
     this.save();
   }
 
-  stop() {
-    this.answering?.abort.abort();
+  stop(id = this.conversation.id) {
+    this.#growing(id)?.abort.abort();
   }
 
   #answer(asked) {
@@ -157,8 +164,8 @@ export class Chat extends EventTarget {
     this.stop();
     const conversation = this.conversation;
     const abort = new AbortController();
-    const answering = { node, conversation, abort };
-    this.answering = answering;
+    const answer = { conversation, abort };
+    this.answers.add(answer);
     Object.assign(node, { state: "streaming", error: null });
     this.#tell("open");
     this.#tell("busy", node);
@@ -175,7 +182,7 @@ export class Chat extends EventTarget {
         this.#tell("grow", node);
         if (performance.now() - saved > kSaveInterval) {
           saved = performance.now();
-          this.store.save(conversation);
+          this.save(conversation);
         }
       }
       if (node.state === "streaming") node.state = "done";
@@ -183,7 +190,7 @@ export class Chat extends EventTarget {
       settle(node, error);
     }
     node.stats = count.stats() ?? node.stats;
-    if (this.answering === answering) this.answering = null;
+    this.answers.delete(answer);
     conversation.updated = Date.now();
     // A conversation that was removed meanwhile stays removed.
     if (!abort.signal.aborted || (await this.store.load(conversation.id))) await this.save(conversation);

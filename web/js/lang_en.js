@@ -31,6 +31,7 @@ export const en = {
   max_tokens: "Max tokens", seed: "Seed", stopWords: "Stop at", stopHint: "words, between commas",
   apiKey: "API key", apiKeyHint: "Only if the server asks for one", rememberKey: "Remember it on this device", enterKey: "Enter key",
   keyNeeded: "This server wants an API key.", storageNote: "Kept in this browser. Export them to keep a copy.",
+  notKept: "This browser has no room left: the conversation is not kept. Export it, or delete others.",
   nothingKept: "This window keeps nothing: conversations end with it.",
   retry: "Try again", waitFor: "It asks to wait {n} s.",
   "error-network": "The server cannot be reached.", "error-key": "The server did not accept the API key.",

@@ -31,6 +31,7 @@ export const zh = {
   max_tokens: "最多词元数", seed: "随机种子", stopWords: "停止词", stopHint: "用逗号分隔",
   apiKey: "API 密钥", apiKeyHint: "仅在服务器要求时填写", rememberKey: "在此设备上记住", enterKey: "输入密钥",
   keyNeeded: "此服务器需要 API 密钥。", storageNote: "保存在此浏览器中。可导出以留存副本。",
+  notKept: "浏览器空间不足，对话未能保存。请导出或删除其他对话。",
   nothingKept: "此窗口不保存任何内容，关闭后对话即消失。",
   retry: "重试", waitFor: "请等待 {n} 秒。",
   "error-network": "无法连接服务器。", "error-key": "服务器不接受此 API 密钥。",

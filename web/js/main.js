@@ -12,6 +12,9 @@ import { Thread } from "./thread.js";
 import { toast } from "./toast.js";
 import { Top } from "./top.js";
 
+/** How long after a failure the server is asked again by itself: it may still load its model. */
+const kAskAgain = 3000;
+
 /** The server cannot be talked to at all: said above the messages until it can. */
 function showNotice(chat, panel) {
   const error = chat.modelsError;
@@ -19,6 +22,7 @@ function showNotice(chat, panel) {
   notice.hidden = !error;
   if (!error) return;
   const isKey = error.kind === "key";
+  if (!isKey) setTimeout(() => chat.modelsError === error && chat.loadModels(), kAskAgain);
   const action = isKey ? () => panel.open("key") : () => chat.loadModels();
   notice.replaceChildren(icon("warning"), h("span", {}, t(isKey ? "keyNeeded" : `error-${error.kind}`)),
     h("button", { type: "button", class: "plain", on: { click: action } }, t(isKey ? "enterKey" : "retry")));
@@ -66,6 +70,7 @@ async function start() {
   });
   addEventListener("keydown", (event) => onKey(event, parts));
   if (!chat.store.isLasting) toast(t("nothingKept"));
+  chat.addEventListener("unsaved", () => toast(t("notKept")));
 
   await parts.sidebar.load();
   parts.thread.show();

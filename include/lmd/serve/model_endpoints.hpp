@@ -17,7 +17,7 @@ namespace detail {
   return R"({"id":)" + json_string(name) + R"(,"object":"model","created":)" +
          std::to_string(created) + R"(,"owned_by":"lmd","root":)" + json_string(name) +
          R"(,"parent":null,"max_model_len":)" + std::to_string(model.session_len) +
-         R"(,"permission":[{"id":)" + json_string("modelperm-" + name) +
+         R"(,"input_modalities":["text"],"permission":[{"id":)" + json_string("modelperm-" + name) +
          R"(,"object":"model_permission","created":)" + std::to_string(created) +
          R"(,"allow_create_engine":false,"allow_sampling":true,"allow_logprobs":true,)"
          R"("allow_search_indices":true,"allow_view":true,"allow_fine_tuning":false,)"

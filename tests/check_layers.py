@@ -27,7 +27,7 @@ THIRD_PARTY = {"nlohmann": {"json"}, "nccl.h": {"comm"}, "mpi.h": {"comm"}, "boo
 CUDA_INCLUDE = re.compile(r"\.cuh$|^cuda|^cub/|^thrust/|^mma\.h|^nv/")
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 80
-SOURCE_FOLDERS = ("include", "apps", "bench", "tests", "scripts")
+SOURCE_FOLDERS = ("include", "apps", "bench", "tests", "scripts", "web")
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
 
 
@@ -115,9 +115,9 @@ def check_header(root, path):
 def check_source(path):
     text = path.read_text()
     n_lines = text.count("\n")
+    if path.suffix in {".hpp", ".cuh", ".cpp", ".cu", ".inc", ".js", ".css"} and n_lines > MAX_FILE_LINES:
+        yield f"{n_lines} lines, at most {MAX_FILE_LINES}"
     if path.suffix in {".hpp", ".cuh", ".cpp", ".cu", ".inc"}:
-        if n_lines > MAX_FILE_LINES:
-            yield f"{n_lines} lines, at most {MAX_FILE_LINES}"
         if "SPDX-License-Identifier: Apache-2.0" not in text:
             yield "no line `// SPDX-License-Identifier: Apache-2.0`"
         if path.suffix != ".inc" and r"/// \file" not in text and "must_not_compile" not in path.parts:
@@ -137,7 +137,7 @@ def check_tree(root):
             problems += [f"{path}: {p}" for p in check_header(headers, path)]
     for folder in SOURCE_FOLDERS:
         for path in sorted((root / folder).rglob("*")):
-            if path.suffix in {".hpp", ".cuh", ".cpp", ".cu", ".inc", ".py", ".cmake", ".sh", ""} and path.is_file():
+            if path.suffix in {".hpp", ".cuh", ".cpp", ".cu", ".inc", ".py", ".cmake", ".sh", ".js", ".css", ".html", ""} and path.is_file():
                 problems += [f"{path}: {p}" for p in check_source(path)]
     return problems
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 
+import fake_server
 import page as pages
 from page import Skip, ask, ask_and_wait, check, picture, tool, wait_for_answer
 
@@ -505,6 +506,91 @@ def growing_answers_are_made_block_by_block(page, api):
     page.evaluate("document.querySelector('.growing h1').dataset.kept = 'yes'")
     answer = wait_for_answer(page)
     check(answer.locator("h1[data-kept=yes]").count() == 1)
+
+
+MIXED = """Title
+=====
+
+- a
+- b
+
+  more of b
+    - deep
+
+      ```c
+      int x;	// tab
+      ```
+1. one
+
+2. two
+***
+> quoted
+lazy
+> - list in quote
+
+	indented code
+text right below
+
+a [late] link, a [b]: c
+<div>
+html *block*
+</div>
+after
+
+| a | b |
+|---|---|
+| 1 | $x_1$ |
+no row
+
+\\[ y = x^2 \\]
+
+$$
+a
+
+b
+$$
+
+~~~
+unclosed ``` fence
+~~~
+
+[late]: https://example.org "t"
+
+Setext
+---
+last $5 and $z$ **bold
+still** end"""
+
+
+@case()
+def growing_or_whole_is_the_same(page, api):
+    base = page.locator("script[type=module]").get_attribute("src").rsplit("/", 1)[0]
+    for text in [MIXED, MIXED.replace("\n", "\r\n"), fake_server.MARKDOWN, fake_server.XSS]:
+        made = page.evaluate("""async ([base, text]) => {
+          const { GrowingMarkdown } = await import(new URL(`${base}/markdown.js`, document.baseURI));
+          return [1, 3, 16, text.length].map((step) => {
+            const target = document.createElement("div");
+            const markdown = new GrowingMarkdown(target, () => {});
+            for (let i = step; i < text.length; i += step) markdown.show(text.slice(0, i));
+            markdown.finish(text);
+            return target.innerHTML;
+          });
+        }""", [base, text])
+        for step, html in zip((1, 3, 16), made):
+            check(html == made[-1], f"step {step}:\n{html}\nwhole:\n{made[-1]}")
+    flickers = page.evaluate("""async (base) => {
+      const { GrowingMarkdown } = await import(new URL(`${base}/markdown.js`, document.baseURI));
+      const target = document.createElement("div");
+      const markdown = new GrowingMarkdown(target, () => {});
+      const text = "```python\\nfirst\\n\\nsecond `line`\\n";
+      const lost = [];
+      for (let i = 10; i <= text.length; ++i) {
+        markdown.show(text.slice(0, i));
+        if (target.children.length !== 1 || target.firstChild.tagName !== "PRE") lost.push(i);
+      }
+      return lost;
+    }""", base)
+    check(not flickers, f"code is no code after {flickers} characters")
 
 
 @case(flags=["--api-key", "of-the-gateway"])

@@ -28,8 +28,14 @@ export function typeName(root, given) {
   return names.join(` ${t("or")} `) || t("anything");
 }
 
-/** Bounds and choices, each as a short text. */
-function limits(schema) {
+/** Bounds and choices, each as a short text; of alternatives, those of each. */
+function limits(root, given) {
+  const schema = resolve(root, given);
+  const texts = [...ownLimits(schema), ...(alternatives(schema) ?? []).flatMap((choice) => limits(root, choice))];
+  return [...new Set(texts)];
+}
+
+function ownLimits(schema) {
   const known = [
     ["minimum", "≥ {}"], ["exclusiveMinimum", "> {}"], ["maximum", "≤ {}"], ["exclusiveMaximum", "< {}"],
     ["minLength", `${t("length")} ≥ {}`], ["maxLength", `${t("length")} ≤ {}`],
@@ -58,7 +64,7 @@ export function schemaView(root, given, depth = 0) {
       const resolved = resolve(root, field);
       const isRequired = schema.required?.includes(name);
       const below = depth < kMaxDepth ? objectsIn(root, field) : [];
-      const notes = limits(resolved);
+      const notes = limits(root, field);
       return h("div", { class: "field" },
         h("dt", {}, h("code", {}, name), h("span", { class: "type" }, typeName(root, field)),
           isRequired && h("span", { class: "required" }, t("required"))),

@@ -110,7 +110,8 @@ export class GrowingMarkdown {
     this.text = text;
     while (this.target.childNodes.length > this.kept) this.target.lastChild.remove();
     let at = this.open;
-    for (const token of marked.lexer(text.slice(this.open))) {
+    // The library takes code that is not closed for a paragraph while its last line is half.
+    for (const token of marked.lexer(`${text.slice(this.open)}\n`)) {
       if (token.type !== "space" && token.type !== "def") {
         this.open = at;
         this.kept = this.target.childNodes.length;

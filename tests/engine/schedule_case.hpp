@@ -17,16 +17,24 @@
 
 namespace lmd::test {
 
-/// Allows every token, and sees to it that no step begins ahead.
-class AllowsAll final : public engine::TokenConstraint {
+/// Allows two tokens of three; which ones depends on all that were drawn before.
+class Changing final : public engine::TokenConstraint {
  public:
-  explicit AllowsAll(int vocab_size) : mask_(static_cast<std::size_t>(vocab_size / 32 + 1), ~0u) {
-    mask_.resize(static_cast<std::size_t>((vocab_size + 31) / 32));
+  explicit Changing(int vocab_size)
+      : vocab_size_(vocab_size), mask_(static_cast<std::size_t>((vocab_size + 31) / 32)) {}
+  std::span<const std::uint32_t> allowed() override {
+    std::ranges::fill(mask_, 0u);
+    for (int id = 0; id < vocab_size_; ++id) {
+      if ((static_cast<unsigned>(id) + state_) % 3 != 0)
+        mask_[static_cast<std::size_t>(id / 32)] |= 1u << (id % 32);
+    }
+    return mask_;
   }
-  std::span<const std::uint32_t> allowed() override { return mask_; }
-  void accept(int) override {}
+  void accept(int token) override { state_ = state_ * 31 + static_cast<unsigned>(token); }
 
  private:
+  int vocab_size_;
+  unsigned state_ = 1;
   std::vector<std::uint32_t> mask_;
 };
 
@@ -36,6 +44,14 @@ struct Arrival {
   int steps_before = 0;   ///< since the one before it
   int cancel_after = -1;  ///< steps behind its coming; -1: never
   int deadline_ms = -1;   ///< behind its coming; 0 has passed; -1: none
+  bool is_constrained = false;
+
+  /// With a constraint of its own.
+  [[nodiscard]] engine::Request made(int vocab_size) const {
+    engine::Request r = request;
+    if (is_constrained) r.constraint = std::make_shared<Changing>(vocab_size);
+    return r;
+  }
 };
 
 /// Settings of an engine, and what it is asked.
@@ -79,7 +95,7 @@ inline ScheduleCase random_case(unsigned seed, int vocab_size, int n_requests, i
     a.request.sampling.seed = random();
     if (random() % 6 == 0) a.request.sampling.frequency_penalty = 0.5f;
     if (random() % 6 == 0) a.request.n_logprobs = static_cast<int>(random() % 3);
-    if (random() % 4 == 0) a.request.constraint = std::make_shared<AllowsAll>(vocab_size);
+    a.is_constrained = random() % 4 == 0;
     if (random() % 8 == 0)
       a.request.stop_ids = {static_cast<int>(random() % static_cast<unsigned>(vocab_size)), 11};
     if (random() % 4 == 0) a.request.min_new_tokens = 5;
@@ -113,7 +129,7 @@ struct Told {
 inline std::vector<Told> told_alone(engine::Engine& engine, const ScheduleCase& c) {
   std::vector<Told> told(c.arrivals.size());
   for (std::size_t i = 0; i < told.size(); ++i) {
-    (void)engine.submit(c.arrivals[i].request,
+    (void)engine.submit(c.arrivals[i].made(engine.model().vocab_size),
                         [&, i](const engine::TokenEvent& e) { told[i].take(e); });
     while (engine.step()) {
     }
@@ -141,7 +157,7 @@ inline std::vector<Told> told_together(engine::Engine& engine, const ScheduleCas
     const Arrival& a = c.arrivals[i];
     for (int s = 0; s < a.steps_before; ++s)
       (void)step();
-    engine::Request r = a.request;
+    engine::Request r = a.made(engine.model().vocab_size);
     if (a.deadline_ms >= 0)
       r.deadline = engine::Clock::now() + std::chrono::milliseconds(a.deadline_ms);
     const engine::RequestId id =

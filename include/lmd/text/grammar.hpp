@@ -14,7 +14,7 @@ namespace lmd::text {
 /// or calls of rules; what follows a call is where the call's edge leads. A rule that is counted runs its automaton
 /// `min_count` to `max_count` times: the number is part of a reader's state, not of the automaton.
 ///
-/// Immutable; any number of threads and matchers share one. Made by GrammarBuilder, which sees to it that
+/// The states of a rule follow each other, its start first, rule by rule. Immutable; any number of threads and matchers share one. Made by GrammarBuilder, which sees to it that
 /// every state can reach the end of its rule, that no rule calls itself before a byte is read, and that none but the root
 /// matches the empty text.
 class Grammar {

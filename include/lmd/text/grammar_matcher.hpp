@@ -49,7 +49,8 @@ class GrammarChart {
     [[nodiscard]] bool empty() const { return begin == end; }
   };
 
-  /// More readings than this are not followed; each of those that are can reach an end.
+  /// More readings than this are not followed: first those that read a byte, then with what follows from them.
+  static constexpr std::uint32_t kMaxKernel = 64;
   static constexpr std::uint32_t kMaxItems = 256;
   static constexpr int kNoLimit = INT32_MAX / 2;
 
@@ -64,7 +65,7 @@ class GrammarChart {
     room_needed_ = 0;
     nodes_.push_back({rule, 0, -1});
     Row row;
-    add(row, {state, count, 0});
+    add(row, {state, count, 0}, kMaxKernel);
     row.kernel_end = 1;
     close(row);
     return row;
@@ -85,7 +86,7 @@ class GrammarChart {
       const Item item = items_[i];
       const std::uint32_t target = grammar_->next(item.state, byte);
       if (target == Grammar::kNoState || !has_room(target, nodes_[item.node].depth)) continue;
-      add(row, {target, item.count, item.node});
+      add(row, {target, item.count, item.node}, kMaxKernel);
     }
     row.kernel_end = row.end;
     close(row);
@@ -100,7 +101,7 @@ class GrammarChart {
       const Item item = items_[i];
       for (const Grammar::TokenEdge& edge : grammar_->token_edges(item.state)) {
         if (edge.token == token && has_room(edge.target, nodes_[item.node].depth))
-          add(row, {edge.target, item.count, item.node});
+          add(row, {edge.target, item.count, item.node}, kMaxKernel);
       }
     }
     row.kernel_end = row.end;
@@ -179,11 +180,11 @@ class GrammarChart {
     row.callers_end = static_cast<std::uint32_t>(callers_.size());
   }
 
-  void add(Row& row, const Item& item) {
+  void add(Row& row, const Item& item, std::uint32_t limit = kMaxItems) {
     for (std::uint32_t i = row.begin; i < row.end; ++i) {
       if (items_[i] == item) return;
     }
-    if (row.end - row.begin == kMaxItems) return;
+    if (row.end - row.begin >= limit) return;
     items_.push_back(item);
     ++row.end;
   }

@@ -157,6 +157,9 @@ class JsonNumberRange {
   /// Digit strings of one length.
   [[nodiscard]] Expr between(std::string_view low, std::string_view high) {
     if (low.empty()) return b_->empty();
+    const bool is_free = low.find_first_not_of('0') == std::string_view::npos &&
+                         high.find_first_not_of('9') == std::string_view::npos;
+    if (is_free) return json_->digits(static_cast<int>(low.size()), static_cast<int>(low.size()));
     const std::string_view low_rest = low.substr(1);
     const std::string_view high_rest = high.substr(1);
     if (low[0] == high[0])

@@ -172,22 +172,13 @@ class JsonSchemaCompiler {
     return b_->choice(std::move(parts));
   }
 
-  /// The types of values that are made: those named, else those that the keywords speak of, else all.
-  [[nodiscard]] static JsonTypes types_made(const Schema& schema) {
-    if (schema.contains("type")) return types_of(schema["type"]);
-    JsonTypes types = 0;
-    for (const auto& [key, unused] : schema.items())
-      types |= find_keyword(key)->types;
-    return types == 0 ? kAllJsonTypes : types;
-  }
-
   /// The values of `enum` that satisfy the other keywords.
   [[nodiscard]] Expr values(const Schema& schema, JsonTypes types) {
     if (!schema.contains("type")) types = kAllJsonTypes;
     std::vector<Expr> parts;
     count_nodes(schema["enum"].size());
     for (const Schema& value : schema["enum"]) {
-      if (common_types(type_of_value(value), types) == 0) continue;
+      if (!has_type(value, types)) continue;
       if (value.is_structured()) {
         const JsonTypes type = type_of_value(value);
         for (const auto& [key, unused] : schema.items())
@@ -462,7 +453,7 @@ class JsonSchemaCompiler {
 /// JSON texts that satisfy a schema, on one line: see JsonGrammar for white space and numbers.
 ///
 /// Enforced:  type, enum, const, properties, required, additionalProperties, one pattern of patternProperties, items,
-///            prefixItems, all bounds, pattern (RegexReader), format (date-time, date, time, uuid, ipv4; others say
+///            prefixItems, all bounds, pattern (RegexReader), format (date-time, date, time, email, uuid, ipv4; others say
 ///            nothing), nullable, $ref within the document, anyOf, allOf, oneOf where alternatives are apart.
 /// Keys come in the schema's order. Where properties or prefixItems are given, others are made only when
 /// additionalProperties or items says so. Not every valid text is made, but every text that is made is valid.

@@ -63,7 +63,7 @@ inline constexpr std::pair<const char*, JsonTypes> kJsonTypeNames[] = {
   return with_integers(a) & with_integers(b);
 }
 
-/// A number without a fraction counts as an integer.
+/// The narrowest type. A number without a fraction counts as an integer.
 [[nodiscard]] inline JsonTypes type_of_value(const json::OrderedJson& value) {
   if (value.is_null()) return kJsonNull;
   if (value.is_boolean()) return kJsonBoolean;
@@ -73,6 +73,11 @@ inline constexpr std::pair<const char*, JsonTypes> kJsonTypeNames[] = {
   }
   if (value.is_string()) return kJsonString;
   return value.is_array() ? kJsonArray : kJsonObject;
+}
+
+[[nodiscard]] inline bool has_type(const json::OrderedJson& value, JsonTypes types) {
+  const JsonTypes type = type_of_value(value);
+  return (types & type) != 0 || (type == kJsonInteger && (types & kJsonNumber) != 0);
 }
 
 /// What the value of a keyword must be.
@@ -154,6 +159,14 @@ inline constexpr const char* kRefusedKeywords[] = {
       std::find_if(std::begin(kSchemaKeywords), std::end(kSchemaKeywords),
                    [&](const SchemaKeyword& known) { return name == known.name; });
   return at == std::end(kSchemaKeywords) ? nullptr : at;
+}
+/// The types of values that are made of a plain schema: those named, else those that its keywords speak of, else all.
+[[nodiscard]] inline JsonTypes types_made(const json::OrderedJson& schema) {
+  if (schema.contains("type")) return types_of(schema["type"]);
+  JsonTypes types = 0;
+  for (const auto& [key, unused] : schema.items())
+    types |= find_keyword(key)->types;
+  return types == 0 ? kAllJsonTypes : types;
 }
 [[nodiscard]] inline bool is_assertion(std::string_view name) {
   return find_keyword(name) != nullptr;

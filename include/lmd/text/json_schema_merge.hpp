@@ -271,14 +271,15 @@ class SchemaMerger {
     }
   }
 
-  /// Whether certainly no value satisfies both.
+  /// Whether certainly no value that is made of one satisfies the other.
   [[nodiscard]] bool are_apart(const Schema& a, const Schema& b, int depth) {
     meter_->spend(1);
     if (a == Schema(false) || b == Schema(false)) return true;
     if (!a.is_object() || !b.is_object()) return false;
     if (a.contains("enum") && b.contains("enum"))
       return common_values(a["enum"], b["enum"]).empty();
-    const JsonTypes common = common_types(possible_types(a), possible_types(b));
+    const JsonTypes common = common_types(types_made(a), possible_types(b)) |
+                             common_types(possible_types(a), types_made(b));
     if (common == 0) return true;
     if (common == kJsonObject)
       return has_apart_property(a, b, depth) || has_apart_property(b, a, depth);

@@ -34,10 +34,14 @@ struct StringRules {
     const std::string time =
         "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-"
         "9])";
+    const std::string label = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?";
+    const std::string word = "[A-Za-z0-9_+-]{1,60}";
     const std::string octet = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
     if (format == "date") patterns.push_back("^" + date + "$");
     if (format == "time") patterns.push_back("^" + time + "$");
     if (format == "date-time") patterns.push_back("^" + date + "T" + time + "$");
+    if (format == "email")
+      patterns.push_back("^" + word + "(\\." + word + ")?@" + label + "(\\." + label + "){1,3}$");
     if (format == "uuid")
       patterns.emplace_back("^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$");
     if (format == "ipv4") patterns.push_back("^(" + octet + "\\.){3}" + octet + "$");

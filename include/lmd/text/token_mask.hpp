@@ -58,6 +58,22 @@ class TokenMasks {
     return grammar_->n_bytes() + n_bytes_;
   }
 
+  /// Finds the parts that most masks begin with, so that the first answers do not wait for them. Takes about 20 ns a step.
+  void prepare(std::int64_t max_steps = 20'000'000) {
+    for (std::uint32_t rule = 0; rule < grammar_->n_rules(); ++rule) {
+      const bool is_last = rule + 1 == grammar_->n_rules();
+      const auto end = is_last ? static_cast<std::uint32_t>(grammar_->n_states())
+                               : grammar_->rule(rule + 1).start;
+      for (std::uint32_t state = grammar_->rule(rule).start; state < end; ++state) {
+        const std::lock_guard lock(mutex_);
+        steps_left_ = std::min(max_steps, max_steps_);
+        const std::int64_t before = steps_left_;
+        if (part_of(kRoot, {state, 0, 0}, rule) == kNoPart) return;
+        max_steps -= before - steps_left_;
+      }
+    }
+  }
+
   /// Sets the bits of all tokens that `matcher` can advance by, and clears the others.
   ///
   /// \param words     [>= ceil(n_tokens / 32)]; token t is bit t % 32 of word t / 32
@@ -237,7 +253,8 @@ class TokenMasks {
         chart.cut(above);
         const detail::GrammarChart::Row row =
             is_dropped ? detail::GrammarChart::Row{} : chart.step(above, nodes[i].byte);
-        steps_left_ -= 1 + (row.end - row.begin);
+        const std::int64_t n_items = row.end - row.begin;
+        steps_left_ -= 1 + n_items + n_items * n_items / 64;  // each is compared with those before
         if (steps_left_ < 0) return false;
         rows_[nodes[i].depth] = row;
         if (row.empty()) {

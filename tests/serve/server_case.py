@@ -64,7 +64,7 @@ class Server:
         check(line.startswith("port "), f"the server did not start: {line!r} {self.logged()}")
         self.port = int(line.split()[1])
         if "--load-ms" not in self.flags:
-            wait_until(lambda: self.get("/health/live").status == 200, 10)
+            wait_until(lambda: self.get("/health").status == 200, 10)
         return self
 
     def __exit__(self, *_):

@@ -106,11 +106,7 @@ class ServerLog {
 
   void write(LogLevel level, std::string_view message, const std::vector<LogField>& fields = {}) {
     if (!takes(level)) return;
-    constexpr const char* kNames[] = {"error", "warn", "info", "debug"};
-    const char* const name = kNames[static_cast<int>(level)];
-    const std::string time = detail::utc_text(std::chrono::system_clock::now());
-    std::string line = is_json_ ? detail::json_line(time, name, message, fields)
-                                : detail::text_line(time, name, message, fields);
+    const std::string line = line_of(level, message, fields);
     {
       const std::lock_guard lock(mutex_);
       if (lines_.size() + line.size() > kMaxQueuedBytes) {
@@ -125,6 +121,16 @@ class ServerLog {
  private:
   static constexpr std::size_t kMaxQueuedBytes = std::size_t{4} << 20;
 
+  [[nodiscard]] std::string line_of(LogLevel level,
+                                    std::string_view message,
+                                    const std::vector<LogField>& fields) const {
+    constexpr const char* kNames[] = {"error", "warn", "info", "debug"};
+    const char* const name = kNames[static_cast<int>(level)];
+    const std::string time = detail::utc_text(std::chrono::system_clock::now());
+    return is_json_ ? detail::json_line(time, name, message, fields)
+                    : detail::text_line(time, name, message, fields);
+  }
+
   void run() {
     std::unique_lock lock(mutex_);
     while (!is_stopping_ || !lines_.empty()) {
@@ -133,7 +139,8 @@ class ServerLog {
       const std::int64_t n_dropped = std::exchange(n_dropped_, 0);
       lock.unlock();
       if (n_dropped > 0)
-        lines += "(" + std::to_string(n_dropped) + " log lines were dropped: they came too fast)\n";
+        lines += line_of(LogLevel::kWarn, "log lines were dropped, as they came too fast",
+                         {{"lines", n_dropped}});
       put(lines);
       lock.lock();
     }

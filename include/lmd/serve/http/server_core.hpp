@@ -238,7 +238,9 @@ class ServerCore {
 
   [[nodiscard]] HttpReply refuse_route(const RequestHead& head) const {
     const std::string methods = routes.methods_of(head.path);
-    return methods.empty() ? error(ErrorCase::kNotFound) : wrong_method(methods);
+    if (!methods.empty()) return wrong_method(methods);
+    // The model's endpoints come with the model.
+    return error(phase == Phase::kLoading ? ErrorCase::kUnavailable : ErrorCase::kNotFound);
   }
 
   [[nodiscard]] HttpReply wrong_method(const std::string& methods) const {

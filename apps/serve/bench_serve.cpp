@@ -84,6 +84,8 @@ void write_json(const std::string& path, const json::Json& report) {
 }
 
 ExitCode compare(const BenchServeFlags& flags) {
+  LMD_REQUIRE(flags.compared.size() == 2, ErrorCode::kConfig,
+              "--compare " + flags.compared[0] + ": must be two files");
   const std::string& a = flags.compared[0];
   const std::string& b = flags.compared[1];
   write_standard_output(comparison_text(json::parse_file(a), a, json::parse_file(b), b));

@@ -114,7 +114,7 @@ def replace(path, content):
 
 COMMANDS = ["", "chat", "convert", "list", "plan", "eval", "eval ppl", "eval logits", "tokenize",
             "bench", "bench latency", "bench throughput", "check_env"]
-SERVE_COMMANDS = ["serve", "serve api_client"]  # where Boost and OpenSSL were found
+SERVE_COMMANDS = ["serve", "serve api_client", "bench serve"]  # where Boost and OpenSSL were found
 
 
 @case

@@ -591,5 +591,227 @@ def old_server_that_says_no():
         fails(server.url, status=5, says=["404", "Not Found"])
 
 
+# ---- lmd bench serve -------------------------------------------------------------------------------
+
+BENCH = ["bench", "serve"]
+TIMES = ["ttft", "tpot", "itl", "e2e"]
+
+
+def bench(url, *flags, status=0, **more):
+    """The figures as JSON, and what the command printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a.json")
+        result = run(*BENCH, url, "--json", path, *flags, **more)
+        check(result.status == status, f"expected status {status}: {result}")
+        return json.loads(pathlib.Path(path).read_text()), result
+
+
+def tokens(n, pause=0.0, first=0.0, **more):
+    """An answer of `n` tokens: the first after `first` seconds, the next ones each after `pause`."""
+    def answer(handler):
+        time.sleep(first)
+        stream_chat(handler, " ".join(["word"] * n), "length", pause=pause, **more)
+    return answer
+
+
+@case
+def bench_counts_and_times():
+    with Fake(chat_routes(tokens(5, pause=0.02, first=0.1))) as server:
+        report, result = bench(server.url, "--requests", "12", "--concurrency", "4", "--prompt-len", "7", "--gen-len", "5", "--ignore-eos")
+        check((report["answered"], report["errors"], report["output_tokens"], report["prompt_tokens"], report["cached_tokens"]) ==
+              (12, {}, 60, 120, 48), report)
+        check((report["server"], report["model"], report["counted_by"], report["concurrency"]) == (server.url, "fake-model", "server", 4), report)
+        for name in TIMES:
+            check(0 < report[f"{name}_p50_ms"] <= report[f"{name}_p99_ms"], f"{name}: {report}")
+        # What the server waits is the least that can be measured; above it there is only what the machine was late.
+        check(100 <= report["ttft_p50_ms"] < 1000 and 20 <= report["itl_p50_ms"] < 200 and 20 <= report["tpot_p50_ms"] < 200, report)
+        check(180 <= report["e2e_p50_ms"] < 2000 and report["requests_per_s"] * report["seconds"] - 12 < 1e-6, report)
+        check(abs(report["output_tokens_per_s"] * report["seconds"] - 60) < 1e-6, report)
+        check("scheduled_ttft_p50_ms" not in report and "goodput_share" not in report, report)
+        for word in ("fake-model at", "12 of 12", "TTFT", "TPOT", "ITL", "E2E", "output tokens/s", "client", "in words"):
+            check(word in result.out + result.err, f"{word}: {result}")
+        bodies = server.posts(CHAT)
+        check(len(bodies) == 12 and len({b["messages"][0]["content"] for b in bodies}) == 12, "prompts are alike")
+        check(all(len(b["messages"][0]["content"].split()) == 7 and b["max_tokens"] == 5 and b["ignore_eos"] is True
+                  and b["stream_options"] == {"include_usage": True} and b["temperature"] == 0.0 for b in bodies), bodies[0])
+
+
+@case
+def bench_keeps_so_many_under_way():
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def answer(handler):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        tokens(3, pause=0.05)(handler)
+        with lock:
+            now[0] -= 1
+
+    with Fake(chat_routes(answer)) as server:
+        bench(server.url, "--requests", "40", "--concurrency", "10")
+        check(8 <= most[0] <= 11, most)  # one may end on the server while the next begins
+        most[0] = 0
+        bench(server.url, "--requests", "40", "--request-rate", "1000", "--concurrency", "5")
+        check(most[0] <= 6, most)
+
+
+@case
+def bench_by_rate():
+    """Requests come when they are due, though a server that takes one at a time lets them wait."""
+    lock = threading.Lock()
+
+    def one_at_a_time(handler):
+        with lock:
+            tokens(2, pause=0.05)(handler)
+
+    with Fake(chat_routes(one_at_a_time)) as server:
+        flags = ["--requests", "30", "--request-rate", "50", "--slo-ttft-ms", "500", "--slo-tpot-ms", "1000"]
+        report, result = bench(server.url, *flags)
+        check(report["answered"] == 30 and report["seconds"] >= 3.0, report)
+        check(report["scheduled_ttft_p99_ms"] > 1500 and 0 < report["goodput_share"] < 0.6, report)
+        check(abs(report["goodput_requests_per_s"] * report["seconds"] - 30 * report["goodput_share"]) < 1e-6, report)
+        check("goodput" in result.out and "scheduled" in result.out, result)
+        # Where at most one may be under way, only the time from the schedule shows what people wait.
+        report, _ = bench(server.url, *flags, "--concurrency", "1")
+        check(report["ttft_p50_ms"] < 400 and report["scheduled_ttft_p99_ms"] > 1500, report)
+        check(report["scheduled_e2e_p99_ms"] > report["e2e_p99_ms"], report)
+        report, _ = bench(server.url, "--request-rate", "20", "--seconds", "0.5", "--requests", "1000")
+        check(1 <= report["answered"] <= 25, report)
+
+
+@case
+def bench_shapes_of_streams():
+    def no_usage(handler):
+        stream_chat(handler, "a b c", usage=False)
+
+    def whole(handler):
+        fake.send_json(handler, 200, {"choices": [{"message": {"content": "a b c"}, "finish_reason": "stop"}], "usage": fake.usage_of(9, 3)})
+
+    def vllm(handler):
+        fake.begin_stream(handler, "text/event-stream; charset=utf-8")
+        fake.send_bytes(handler, event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}))
+        time.sleep(0.2)
+        for word in ("a", " b", " c"):
+            fake.send_bytes(handler, event({"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}], "usage": None}))
+        fake.send_bytes(handler, event({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "length", "stop_reason": None}]}))
+        fake.send_bytes(handler, event({"choices": [], "usage": {"prompt_tokens": 9, "total_tokens": 12, "completion_tokens": 3}}))
+        fake.send_bytes(handler, b"data: [DONE]\n\n")
+        fake.end_stream(handler)
+
+    def llama_server(handler):
+        fake.begin_stream(handler)
+        fake.send_bytes(handler, event({"choices": [{"finish_reason": None, "index": 0, "delta": {"role": "assistant", "content": None}}]}))
+        for word in ("a", " b", " c"):
+            fake.send_bytes(handler, event({"choices": [{"finish_reason": None, "index": 0, "delta": {"content": word}}], "timings": {"predicted_n": 1}}))
+        fake.send_bytes(handler, event({"choices": [{"finish_reason": "stop", "index": 0, "delta": {}}], "usage": {"completion_tokens": 3, "prompt_tokens": 9, "total_tokens": 12}}))
+        fake.send_bytes(handler, b"data: [DONE]\n\n")
+        fake.end_stream(handler)
+
+    for answer, counted_by in ((no_usage, "events"), (whole, "server"), (vllm, "server"), (llama_server, "server")):
+        with Fake(chat_routes(answer)) as server:
+            report, _ = bench(server.url, "--requests", "3", "--concurrency", "1")
+            check((report["answered"], report["output_tokens"], report["counted_by"]) == (3, 9, counted_by), f"{answer.__name__}: {report}")
+            if answer is vllm:
+                check(report["ttft_p50_ms"] >= 200, f"an empty chunk was taken for a token: {report}")
+
+
+@case
+def bench_completions_and_prompts():
+    def completion(handler):
+        fake.begin_stream(handler)
+        fake.send_bytes(handler, event({"object": "text_completion", "choices": [{"index": 0, "text": "a", "finish_reason": "length"}]}))
+        fake.send_bytes(handler, b"data: [DONE]\n\n")
+        fake.end_stream(handler)
+
+    with Fake({"/v1/models": fake.models, "/v1/completions": completion, "/v1/encode": fake.words_route, **chat_routes("ok")}) as server:
+        _, result = bench(server.url, "--requests", "4", "--endpoint", "completions", "--prompt-len", "40")
+        prompts = [b["prompt"] for b in server.posts("/v1/completions")]
+        check(all(len(p.split()) == 40 and max(map(len, p.split())) < 6 for p in prompts), prompts)
+        check("in words" not in result.err, result)
+        bench(server.url, "--requests", "20", "--dataset", "shared-prefix", "--prefix-len", "30", "--groups", "2", "--warmup", "3")
+        bodies = server.posts(CHAT)
+        prefixes = {b["messages"][0]["content"] for b in bodies[3:]}
+        check(len(bodies) == 23 and len(prefixes) == 2 and all(b["messages"][0]["role"] == "system" for b in bodies), bodies[0])
+        check(not prefixes & {b["messages"][0]["content"] for b in bodies[:3]}, "the warm-up read a prefix that counts")
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "sharegpt.json")
+            pathlib.Path(path).write_text(json.dumps([{"id": "1", "conversations": [
+                {"from": "human", "value": "Hello \u4f60?"}, {"from": "gpt", "value": "12345678"}]}]))
+            report, _ = bench(server.url, "--dataset", "file", "--dataset-path", path, "--requests", "2")
+            last = server.posts(CHAT)[-1]
+            check((last["messages"][0]["content"], last["max_tokens"], report["dataset"]) == ("Hello \u4f60?", 2, "file"), last)
+            bench(server.url, "--dataset", "file", "--dataset-path", path, "--requests", "1", "--gen-len", "9")
+            check(server.posts(CHAT)[-1]["max_tokens"] == 9, "the flag does not count")
+            for text, says in [("{", "JSON"), ("{}", "array"), ("[{}]", "no prompt")]:
+                pathlib.Path(path).write_text(text)
+                refused(*BENCH, server.url, "--dataset", "file", "--dataset-path", path, says=["sharegpt.json", says])
+
+
+@case
+def bench_counts_what_fails():
+    busy = lambda h: fake.send_json(h, 429, {"error": {"message": "queue is full"}}, Retry_After="1")
+    answers = ["ok", busy, lambda h: stream_chat(h, "a b", whole=False), "fine", busy,
+               lambda h: fake.send_json(h, 200, {"object": "error", "message": "no"}), fake.break_off, "good"]
+    with Fake(chat_routes(*answers)) as server:
+        report, result = bench(server.url, "--requests", "8", "--concurrency", "1", "--slo-ttft-ms", "10000")
+        check(report["errors"] == {"status 429": 2, "cut off": 2, "error in the stream": 1}, report)
+        check(report["answered"] + sum(report["errors"].values()) == 8 and report["goodput_share"] == report["answered"] / 8, report)
+        check("2: status 429" in result.out and "429: queue is full" in result.err, result)
+    with Fake(chat_routes(busy)) as server:
+        report, result = bench(server.url, "--requests", "3", status=5)
+        check(report["answered"] == 0 and report["errors"] == {"status 429": 3} and "ttft_p50_ms" not in report, report)
+        refused(*BENCH, server.url, "--warmup", "2", status=5, says=["429: queue is full"], lines=None)
+    with Fake(chat_routes(lambda h: fake.send_json(h, 401, {}))) as server:
+        bench(server.url, "--requests", "2", status=6)
+    with Fake(chat_routes(lambda h: time.sleep(3))) as server:
+        report, _ = bench(server.url, "--requests", "2", "--timeout", "0.3", status=4)
+        check(report["errors"] == {"timeout": 2}, report)
+    with Fake(chat_routes(lambda h: stream_chat(h, ""))) as server:
+        check(bench(server.url, "--requests", "1", status=5)[0]["errors"] == {"not an answer": 1}, "an answer without tokens")
+    refused(*BENCH, "http://127.0.0.1:1", status=4, says=["Connection refused"])
+
+
+@case
+def bench_flags():
+    refused(*BENCH, says=["URL is required", "--compare"])
+    refused(*BENCH, "localhost:1", says=["http://"])
+    for flag, value in [("--requests", "0"), ("--concurrency", "-1"), ("--request-rate", "-1"), ("--request-rate", "inf"), ("--dataset", "x"),
+                        ("--endpoint", "x"), ("--prompt-len", "0"), ("--gen-len", "0"), ("--length-spread", "2"), ("--groups", "0"), ("--seed", "-1")]:
+        refused(*BENCH, "http://h", flag, value, says=[flag, value])
+    refused(*BENCH, "http://h", "--dataset", "file", says=["--dataset-path"])
+    refused(*BENCH, "http://h", "--dataset-path", "x", says=["--dataset file"])
+    with Fake(chat_routes("ok")) as server:
+        refused(*BENCH, server.url, "--requests", "1", "--json", "/proc/none/x", status=1, says=["/proc/none/x"], lines=None)
+        server.requests.clear()
+        bench(server.url, "--requests", "1", "--api-key", "k")
+        check(all(r.headers["Authorization"] == "Bearer k" for r in server.requests), "no key")
+
+
+@case
+def bench_compares():
+    with tempfile.TemporaryDirectory() as folder, Fake(chat_routes(tokens(3, pause=0.01))) as server:
+        a, b, c = (os.path.join(folder, name) for name in ("a.json", "b.json", "c.json"))
+        for path, n in ((a, "2"), (b, "4")):
+            check(run(*BENCH, server.url, "--requests", n, "--json", path).status == 0, path)
+        result = run(*BENCH, "--compare", a, b)
+        check(result.status == 0 and "differs: requests 2, 4" in result.out and "ttft_p99_ms" in result.out, result)
+        check("+0.0 %" in run(*BENCH, "--compare", a, a).out, "a file differs from itself")
+        pathlib.Path(c).write_text("{}")
+        refused(*BENCH, "--compare", a, c, says=["c.json", "no file of"])
+        refused(*BENCH, "--compare", a, os.path.join(folder, "d.json"), says=["d.json"])
+        refused(*BENCH, "--compare", a, says=["--compare"])
+
+
+@case
+def bench_interrupted():
+    with Fake(chat_routes(tokens(100, pause=0.05))) as server:
+        process = subprocess.Popen([cli.program, *BENCH, server.url, "--requests", "100"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+        check(process.returncode == 130 and b"interrupted" in err and out == b"", (process.returncode, out, err))
+
+
 if __name__ == "__main__":
     sys.exit(cli.main())

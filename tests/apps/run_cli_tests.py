@@ -14,6 +14,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -114,7 +115,8 @@ def replace(path, content):
 
 COMMANDS = ["", "chat", "convert", "list", "plan", "eval", "eval ppl", "eval logits", "tokenize",
             "bench", "bench latency", "bench throughput", "check_env"]
-SERVE_COMMANDS = ["serve", "serve api_client", "bench serve"]  # where Boost and OpenSSL were found
+SERVE_COMMANDS = ["serve", "serve api_client", "serve api_server", "serve gradio",
+                  "bench serve"]  # where Boost and OpenSSL were found
 
 
 @case
@@ -148,6 +150,25 @@ def no_command():
         refused("serve", says=["lmd serve --help"])
     else:
         refused("serve", "api_client", "http://h", says=["Boost 1.81"])
+
+
+@case
+def serve_gradio_before_a_server():
+    if "\n  serve " not in run("--help").out:
+        raise Skip("serve is not built in")
+    url = "http://127.0.0.1:1"
+    refused("serve", "gradio", url, "--share", says=["--share", "ssh -L"])
+    if "is not in this program" in run("serve", "gradio", url, "--server-name", "192.0.2.1").err:
+        raise Skip("the page is not built in")
+    refused("serve", "gradio", url, "--quant-policy", "4", says=["--quant-policy", "model", url])
+    refused("serve", "gradio", url, "--api-keys", "a", "b", says=["--api-key", "one key", url])
+    refused("serve", "webui", "http://[1", says=["http://[1", "IPv6"])
+    refused("serve", "gradio", url, "--server-port", "70000", says=["--server-port", "65535"])
+    refused("serve", "gradio", url, "--server-name", "192.0.2.1", "--server-port", "0", says=["192.0.2.1"])
+    refused("serve", "gradio", url, "--disable-fastapi-docs", says=["--disable-fastapi-docs"])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused("serve", "gradio", url, "--server-port", port, says=[port, "in use", "--server-port"])
 
 
 @case

@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 
 from fake_server import Fake
@@ -71,23 +72,32 @@ def playwright():
 
 
 @contextlib.contextmanager
-def page_server(subject, upstream, *flags):
-    """The URL of the page in front of `upstream`. `subject` is the program, or a folder with the page."""
+def page_server(subject, api, *flags):
+    """The URL of the page in front of `api`. `subject` is the program, or a folder with the page."""
     if os.path.isdir(subject):
-        upstream.site = subject
-        yield upstream.url
+        api.site = subject
+        yield api.url
         return
-    process = subprocess.Popen([subject, "serve", "gradio", upstream.url, "--server-port", "0", *flags],
+    with program(subject, api.url, *flags) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def program(path, what, *flags):
+    """The URL of the page that `lmd serve gradio WHAT` shows."""
+    process = subprocess.Popen([path, "serve", "gradio", what, "--server-port", "0", *flags],
                                stderr=subprocess.PIPE, text=True)
     try:
-        url = None
+        lines = []
         for line in process.stderr:
-            found = re.search(r"http://127\.0\.0\.1:\d+", line.replace(upstream.url, ""))
-            if found:
-                url = found[0]
+            lines.append(line)
+            if "chat in a browser" in line:
                 break
-        check(url, "the program named no address")
-        yield url
+        found = re.search(r"http://127\.0\.0\.1:\d+", lines[-1]) if lines else None
+        check(found, f"the program named no address: {lines}")
+        # What it logs has to go somewhere, or it would wait at a full pipe.
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        yield found[0]
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)

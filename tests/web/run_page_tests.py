@@ -23,7 +23,7 @@ cases = []
 
 
 def case(**server):
-    """A test with a page, open, and the scripted server behind it. `server`: key, sees, old, host, path, view, flags."""
+    """A test with a page, open, and the scripted server behind it. `server`: key, sees, old, host, path, view, flags, or model."""
     def add(function):
         cases.append((function, server))
         return function
@@ -323,6 +323,9 @@ def a_server_that_is_gone(page, api):
     page.reload()
     page.wait_for_selector("#notice:has-text('cannot be reached')")
     page.unroute("**/v1/**")
+    page.route("**/v1/models", lambda route: route.fulfill(status=503, json={"message": "loading"}))
+    page.wait_for_selector("#notice:has-text('no model to talk to yet')")  # it asks again by itself
+    page.unroute("**/v1/models")
     page.click("#notice button")
     page.wait_for_selector("#notice", state="hidden")
 
@@ -646,7 +649,48 @@ def docs_page(page, api):
     check(page.evaluate("document.documentElement.scrollWidth") <= 360)
 
 
+MODEL = "SmolLM2-135M-Instruct"
+
+
+@case(model=MODEL)
+def a_model_of_its_own(page, api):
+    """The page and the server of lmd agree with each other."""
+    page.wait_for_selector(f".model:has-text('{MODEL}')", timeout=60000)
+    check(not page.locator("[aria-label='Add pictures']").is_visible(), "the model sees nothing, and says so")
+    page.keyboard.press("Control+,")
+    page.fill("[name=temperature]", "0")
+    page.fill("[name=max_tokens]", "24")
+    page.keyboard.press("Tab")
+    page.click("#settings [aria-label=Close]")
+    page.set_default_timeout(60000)
+    answer = ask_and_wait(page, "What is the capital of France?")
+    check("Paris" in answer.inner_text(), answer.inner_text())
+    check(re.fullmatch(r"\d+ of 8,192 tokens", page.locator(".context").inner_text()), page.locator(".context").inner_text())
+    check("tokens/s" in answer.locator(".stats").inner_text() and "≈" not in answer.inner_text(), answer.inner_text())
+    answer = ask_and_wait(page, "Count from one to one hundred, in words.", 2)
+    check("Cut at the token limit" in answer.inner_text(), answer.inner_text())
+    before = answer.locator(".body").inner_text()
+    tool(answer, "continue")
+    page.wait_for_function("n => [...document.querySelectorAll('.assistant .body')].at(-1).innerText.length > n", arg=len(before))
+    check(wait_for_answer(page, 2).locator(".body").inner_text().startswith(before))
+    page.route("**/v1/chat/completions", lambda route: route.continue_(
+        post_data=json.dumps({**json.loads(route.request.post_data), "temperature": 3})))
+    answer = ask_and_wait(page, "hello", 3)
+    check("temperature" in answer.locator(".failure").inner_text(), answer.inner_text())
+
+
+def run_model(browser, function, model):
+    home = pathlib.Path(os.environ.get("LMD_HOME") or pathlib.Path.home() / ".cache" / "lmd")
+    if os.path.isdir(subject) or not (home / "models" / model).exists():
+        raise Skip(f"needs the program and {model}")
+    with pages.program(subject, model, "--session-len", "8192") as url, browser.open(url) as page:
+        function(page, None)
+
+
 def run(browser, function, server):
+    if "model" in server:
+        run_model(browser, function, server["model"])
+        return
     api = pages.start(**{name: server[name] for name in ("key", "sees", "old") if name in server})
     with pages.page_server(subject, api, *server.get("flags", [])) as url:
         url = url.replace("127.0.0.1", server.get("host", "127.0.0.1"))

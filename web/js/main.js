@@ -15,6 +15,8 @@ import { Top } from "./top.js";
 /** How long after a failure the server is asked again by itself: it may still load its model. */
 const kAskAgain = 3000;
 
+const kNotices = { key: "keyNeeded", network: "error-network" };
+
 /** The server cannot be talked to at all: said above the messages until it can. */
 function showNotice(chat, panel) {
   const error = chat.modelsError;
@@ -24,7 +26,7 @@ function showNotice(chat, panel) {
   const isKey = error.kind === "key";
   if (!isKey) setTimeout(() => chat.modelsError === error && chat.loadModels(), kAskAgain);
   const action = isKey ? () => panel.open("key") : () => chat.loadModels();
-  notice.replaceChildren(icon("warning"), h("span", {}, t(isKey ? "keyNeeded" : `error-${error.kind}`)),
+  notice.replaceChildren(icon("warning"), h("span", {}, t(kNotices[error.kind] ?? "noModelYet")),
     h("button", { type: "button", class: "plain", on: { click: action } }, t(isKey ? "enterKey" : "retry")));
 }
 

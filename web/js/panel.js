@@ -46,7 +46,8 @@ export class Panel {
   }
 
   #system() {
-    const area = h("textarea", { name: "system", rows: "3", placeholder: t("systemHint"), "aria-label": t("system"), dir: "auto" });
+    const area = h("textarea", { name: "system", rows: "3", placeholder: t("systemHint"), "aria-label": t("system"),
+                                 dir: "auto" });
     area.value = this.chat.conversation.system;
     area.addEventListener("change", () => this.chat.setSystem(area.value));
     growWithText(area);
@@ -111,7 +112,8 @@ export class Panel {
   }
 
   #conversations() {
-    const file = h("input", { type: "file", accept: ".json,application/json", hidden: true, on: { change: () => this.#import(file.files[0]) } });
+    const file = h("input", { type: "file", accept: ".json,application/json", hidden: true,
+                              on: { change: () => this.#import(file.files[0]) } });
     const all = async () => {
       const heads = await this.chat.store.list();
       exportJson(await Promise.all(heads.map((head) => this.chat.store.load(head.id))), "lmd-conversations");
@@ -133,7 +135,8 @@ export class Panel {
 
   #keys() {
     const rows = [["Enter", "send"], ["Shift Enter", "newLine"], ["Esc", "stop"], ["↑", "editLast"],
-                  ["Ctrl Shift O", "newConversation"], ["Ctrl B", "toggleSidebar"], ["Ctrl ,", "settings"], ["/", "skipToPrompt"]];
+                  ["Ctrl Shift O", "newConversation"], ["Ctrl B", "toggleSidebar"], ["Ctrl ,", "settings"],
+                  ["/", "skipToPrompt"]];
     return this.#section("keyboard", h("dl", { class: "keys" }, rows.flatMap(([keys, name]) => [
       h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, t(name))])));
   }

@@ -22,7 +22,8 @@ export class Top {
 
   build() {
     const button = (id, name, iconName, action) =>
-      h("button", { type: "button", id, class: "quiet", title: t(name), "aria-label": t(name), on: { click: action } }, icon(iconName));
+      h("button", { type: "button", id, class: "quiet", title: t(name), "aria-label": t(name), on: { click: action } },
+        icon(iconName));
     this.model = h("div", { class: "model" });
     const list = button("toggle-sidebar", "toggleSidebar", "menu", () => this.toggleSidebar());
     list.setAttribute("aria-controls", "sidebar");

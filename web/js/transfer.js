@@ -50,7 +50,8 @@ function checked(given) {
   for (const [parent, child] of Object.entries(given.chosen ?? {})) {
     if (result.nodes[child]?.parent === parent) result.chosen[parent] = child;
   }
-  return Object.assign(result, { title: titleOf(text(given.title)), created: time(given.created), updated: time(given.updated) });
+  return Object.assign(result, { title: titleOf(text(given.title)), created: time(given.created),
+                                 updated: time(given.updated) });
 }
 
 /** The conversations of a file that `exportJson` made. \throws where it is none. */

@@ -219,8 +219,6 @@ class Scheduler {
   /// The newest of those that run goes before all that wait.
   void preempt_newest() {
     SequencePtr s = remove(running_.size() - 1);
-    s->n_cached = s->n_step = 0;
-    s->draw = -1;
     ++s->progress.n_preempted;
     ++counts_.preemptions;
     preempted_.push_front(std::move(s));

@@ -67,6 +67,11 @@ class Grammar {
   [[nodiscard]] static constexpr std::uint32_t root() { return 0; }  ///< the rule of whole answers
   [[nodiscard]] std::size_t n_rules() const { return rules_.size(); }
   [[nodiscard]] std::size_t n_states() const { return states_.size() - 1; }
+  /// One past the last state of a rule.
+  [[nodiscard]] std::uint32_t end_of(std::uint32_t rule) const {
+    return rule + 1 == rules_.size() ? static_cast<std::uint32_t>(n_states())
+                                     : rules_[rule + 1].start;
+  }
 
   [[nodiscard]] std::span<const ByteEdge> byte_edges(std::uint32_t state) const {
     return between(byte_edges_, states_[state].byte_edges, states_[state + 1].byte_edges);

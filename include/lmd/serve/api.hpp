@@ -6,6 +6,7 @@
 #include <lmd/serve/completion_endpoint.hpp>
 #include <lmd/serve/interactive_endpoint.hpp>
 #include <lmd/serve/model_endpoints.hpp>
+#include <lmd/serve/openapi.hpp>
 #include <lmd/serve/route.hpp>
 #include <lmd/serve/token_endpoints.hpp>
 
@@ -20,7 +21,8 @@ class Api {
  public:
   /// \throws Error(kConfig) for a model without a name, a tokenizer or room for an answer.
   explicit Api(ServedModel model, AnswerOrigin origin = {})
-      : context_(checked(std::move(model)), std::move(origin)) {}
+      : context_(checked(std::move(model)), std::move(origin)),
+        openapi_(openapi_text(context_.model)) {}
 
   [[nodiscard]] ApiContext& context() { return context_; }
 
@@ -37,6 +39,12 @@ class Api {
         route("POST", "/tokenize", tokenize),
         route("POST", "/detokenize", detokenize),
     };
+    routes.push_back({.method = "GET",
+                      .path = "/openapi.json",
+                      .runs_on = RunsOn::kIoThread,
+                      .endpoint = [this](const ApiRequest&) {
+                        return ApiResult(HttpReply{.status = 200, .body = openapi_});
+                      }});
     for (const std::string& name : context_.model.names)
       routes.push_back(route("GET", "/v1/models/" + name, show_model));
     return routes;
@@ -60,6 +68,7 @@ class Api {
   }
 
   ApiContext context_;
+  std::string openapi_;
 };
 
 }  // namespace lmd::serve

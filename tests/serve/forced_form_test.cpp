@@ -14,7 +14,7 @@ namespace {
 
 const std::string kTools =
     R"(,"tools":[{"type":"function","function":{"name":"add","parameters":{"type":"object",)"
-    R"("properties":{"a":{"type":"integer"},"b":{"type":"integer"}},"required":["a","b"],)"
+    R"("properties":{"a":{"type":"integer"},"b":{"type":"int"}},"required":["a","b"],)"
     R"("additionalProperties":false}}},{"type":"function","function":{"name":"now"}}])";
 
 serve::ApiResult ask(serve::ApiContext& context, const std::string& members) {

@@ -238,6 +238,9 @@ inline void read_chat_logprobs(const Fields& fields, ChatRequest& request) {
   const bool is_held = request.format.kind != ResponseFormat::Kind::kText;
   if (is_held && request.shows_tools())
     throw refused("The response_format cannot be combined with tools that may be called.");
+  if (request.is_call_forced && !request.shows_tools())
+    throw refused(
+        "The tool_choice needs messages: a prompt of ids or without a template shows no tools.");
   if ((is_held || request.is_call_forced) && request.answer.ignore_eos)
     throw refused("The ignore_eos cannot be combined with an answer that is held to a form.");
   if (request.messages.empty() == request.input_ids.empty())

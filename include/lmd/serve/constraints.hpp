@@ -17,6 +17,35 @@
 
 namespace lmd::serve {
 
+namespace detail {
+
+/// Gives types the names of JSON schema where a tool has Python's, as those of LMDeploy's examples do. Values that
+/// are data, not schemas, stay.
+inline void rename_types(json::OrderedJson& schema) {
+  constexpr std::pair<const char*, const char*> kNames[] = {{"int", "integer"}, {"float", "number"},
+                                                            {"str", "string"},  {"bool", "boolean"},
+                                                            {"list", "array"},  {"dict", "object"}};
+  for (auto at = schema.begin(); at != schema.end(); ++at) {
+    const std::string key = schema.is_object() ? at.key() : std::string();
+    if (key == "enum" || key == "const" || key == "default" || key == "examples") continue;
+    if (at->is_structured()) rename_types(*at);
+    if (key != "type" || !at->is_string()) continue;
+    for (const auto& [python, standard] : kNames)
+      if (*at == python) *at = standard;
+  }
+}
+
+/// The tool as grammars take it.
+[[nodiscard]] inline text::Tool with_standard_types(text::Tool tool) {
+  if (!tool.parameters) return tool;
+  json::OrderedJson schema = json::parse_bounded(*tool.parameters);
+  rename_types(schema);
+  tool.parameters = json::to_text(schema);
+  return tool;
+}
+
+}  // namespace detail
+
 /// Grammars of one model, the last used kept compiled. May be used from many threads.
 class Constraints {
  public:
@@ -68,7 +97,8 @@ class Constraints {
                                                              const ChatRequest& chat) {
     std::vector<text::Tool> tools;
     for (const text::Tool& tool : chat.tools.tools)
-      if (chat.tools.choice == "required" || chat.tools.choice == tool.name) tools.push_back(tool);
+      if (chat.tools.choice == "required" || chat.tools.choice == tool.name)
+        tools.push_back(detail::with_standard_types(tool));
     const bool is_named = chat.tools.choice != "required";
     const text::ToolCallForm form{
         .chat_template = model.chat_template,

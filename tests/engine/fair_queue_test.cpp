@@ -103,6 +103,35 @@ TEST_CASE("a client that comes back has not been forgotten while others are behi
   CHECK(of_greedy <= 5);  // a turn for ten of the other's
 }
 
+TEST_CASE(
+    "however many clients come, those before them get their turn, and none is remembered for "
+    "long") {
+  engine::FairQueue queue;
+  queue.push(sequence(0, 1));
+  (void)serve(queue, 5000);  // much, and it asks again
+  queue.push(sequence(1, 1));
+  // Two others wait at any time, each for a turn of 100: an even share of 5000 is 50 turns of three clients.
+  queue.push(sequence(2, 2));
+  int n_turns = 0;
+  for (engine::RequestId id = 3; queue.next()->id != 1; ++id) {
+    queue.push(sequence(id, id));
+    (void)serve(queue, 100);
+    REQUIRE(++n_turns <= 5000 / 100 * 3);
+    CHECK(queue.n_clients() <= 8);
+  }
+  (void)serve(queue, 100);
+}
+
+TEST_CASE("equal clients that nothing was given yet come by turns") {
+  engine::FairQueue queue;
+  for (engine::RequestId id = 0; id < 6; ++id)
+    queue.push(sequence(id, id / 2));
+  std::vector<engine::RequestId> order;
+  while (!queue.is_empty())
+    order.push_back(serve(queue, 0));
+  CHECK(order == std::vector<engine::RequestId>{0, 2, 4, 1, 3, 5});
+}
+
 TEST_CASE("who is taken out leaves the others in their order") {
   engine::FairQueue queue;
   for (engine::RequestId id = 0; id < 10; ++id)

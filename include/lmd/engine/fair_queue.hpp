@@ -9,25 +9,34 @@
 #include <deque>
 #include <iterator>
 #include <map>
+#include <utility>
 #include <vector>
 
 namespace lmd::engine {
 
-/// The next request is the oldest of the client that was given the fewest tokens, read or drawn. A client
-/// that comes anew counts as having been given what the last one let in was: it neither waits for others to
-/// catch up nor has saved anything.
+/// The next request is the oldest of the client that was given the fewest tokens, read or drawn; of equals,
+/// of the one who has waited for its turn the longest. A client that comes anew counts as having been given an
+/// even share of everything so far: it neither waits for others to catch up nor has saved anything, and
+/// however many come, those before them get their turn.
 ///
-/// Source: start-time fair queueing, Goyal, Vin and Cheng, 1996; with counters of tokens, Sheng et al.,
-///         Fairness in Serving Large Language Models, 2024.
+///   share += tokens given to anybody / clients that wait
+///
+/// Source: the virtual time of fair queueing, Demers, Keshav and Shenker, 1989; with counters of tokens,
+///         Sheng et al., Fairness in Serving Large Language Models, 2024.
 class FairQueue {
  public:
   [[nodiscard]] bool is_empty() const { return size_ == 0; }
   [[nodiscard]] int size() const { return size_; }
   [[nodiscard]] std::int64_t n_tokens() const { return n_tokens_; }  ///< of the prompts
+  /// Clients that wait, or have had more than their share.
+  [[nodiscard]] std::size_t n_clients() const { return clients_.size(); }
 
   void push(SequencePtr s) {
     Client& client = clients_[s->request.client];
-    if (client.waiting.empty()) client.given = std::max(client.given, floor_);
+    if (client.waiting.empty()) {
+      client.given = std::max(client.given, share_);
+      ++n_waiting_clients_;
+    }
     ++size_;
     n_tokens_ += s->n_prompt;
     client.waiting.push_back(std::move(s));
@@ -46,19 +55,18 @@ class FairQueue {
     client.waiting.pop_front();
     --size_;
     n_tokens_ -= s->n_prompt;
-    floor_ = client.given;
-    // Who would come back to the floor need not be remembered.
-    std::erase_if(clients_, [this](const auto& entry) {
-      return entry.second.waiting.empty() && entry.second.given < floor_;
-    });
+    client.turn = ++n_turns_;
+    if (client.waiting.empty()) --n_waiting_clients_;
+    forget_absent();
     return s;
   }
 
   /// Counts tokens that a client was given.
   void charge(std::uint64_t client, int n_tokens) {
     const auto [at, is_new] = clients_.try_emplace(client);
-    if (is_new) at->second.given = floor_;
+    if (is_new) at->second.given = share_;
     at->second.given += n_tokens;
+    share_ += static_cast<double>(n_tokens) / std::max(n_waiting_clients_, 1);
   }
 
   /// Takes out those for which `is_wanted(sequence)` holds.
@@ -67,6 +75,7 @@ class FairQueue {
     std::vector<SequencePtr> taken;
     for (auto& [id, client] : clients_) {
       std::deque<SequencePtr>& waiting = client.waiting;
+      if (waiting.empty()) continue;
       const auto first = std::stable_partition(
           waiting.begin(), waiting.end(), [&](const SequencePtr& s) { return !is_wanted(*s); });
       for (auto at = first; at != waiting.end(); ++at)
@@ -74,6 +83,7 @@ class FairQueue {
       size_ -= static_cast<int>(waiting.end() - first);
       std::move(first, waiting.end(), std::back_inserter(taken));
       waiting.erase(first, waiting.end());
+      if (waiting.empty()) --n_waiting_clients_;
     }
     return taken;
   }
@@ -88,7 +98,8 @@ class FairQueue {
 
  private:
   struct Client {
-    std::int64_t given = 0;  ///< tokens
+    double given = 0.0;     ///< tokens
+    std::int64_t turn = 0;  ///< its last one
     std::deque<SequencePtr> waiting;
   };
   using Clients = std::map<std::uint64_t, Client>;
@@ -98,16 +109,24 @@ class FairQueue {
     for (auto at = clients_.begin(); at != clients_.end(); ++at) {
       const Client& client = at->second;
       if (client.waiting.empty()) continue;
-      if (best == clients_.end() || client.given < best->second.given ||
-          (client.given == best->second.given &&
-           client.waiting.front()->id < best->second.waiting.front()->id))
+      if (best == clients_.end() ||
+          std::pair(client.given, client.turn) < std::pair(best->second.given, best->second.turn))
         best = at;
     }
     return best;
   }
 
+  /// Those who would come back to what they were given need not be remembered.
+  void forget_absent() {
+    std::erase_if(clients_, [this](const auto& entry) {
+      return entry.second.waiting.empty() && entry.second.given <= share_;
+    });
+  }
+
   Clients clients_;
-  std::int64_t floor_ = 0;  // what the client of the last one let in was given before
+  double share_ = 0.0;  // tokens that a client would have been given that has always waited
+  std::int64_t n_turns_ = 0;
+  int n_waiting_clients_ = 0;
   int size_ = 0;
   std::int64_t n_tokens_ = 0;
 };

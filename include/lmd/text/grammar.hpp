@@ -14,7 +14,7 @@ namespace lmd::text {
 /// or calls of rules; what follows a call is where the call's edge leads. A rule that is counted runs its automaton
 /// `min_count` to `max_count` times: the number is part of a reader's state, not of the automaton.
 ///
-/// The states of a rule follow each other, its start first, rule by rule. Immutable; any number of threads and matchers share one. Made by GrammarBuilder, which sees to it that
+/// The states of a rule follow each other, its start first, its tail last, rule by rule. Immutable; any number of threads and matchers share one. Made by GrammarBuilder, which sees to it that
 /// every state can reach the end of its rule, that no rule calls itself before a byte is read, and that none but the root
 /// matches the empty text.
 class Grammar {
@@ -41,12 +41,19 @@ class Grammar {
   };
   struct Rule {
     std::uint32_t start = 0;
+    /// Behind the repetitions of a counted rule, in the same rule; kNoState: nothing.
+    std::uint32_t tail = UINT32_MAX;
     std::uint32_t min_count = 1;
     std::uint32_t max_count = 1;
     bool is_nested = false;  ///< one bracket deeper than its caller
   };
 
   static constexpr std::uint32_t kNoState = UINT32_MAX;
+
+  /// Whether a state of a rule belongs to what is repeated; final states of that end one repetition.
+  [[nodiscard]] static bool is_repeated(const Rule& rule, std::uint32_t state) {
+    return state < rule.tail;
+  }
 
   /// The last state is a sentinel that ends the lists of the one before.
   Grammar(std::vector<Rule> rules,

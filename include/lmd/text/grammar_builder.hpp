@@ -112,15 +112,20 @@ class GrammarBuilder {
       return min == 0 ? star : sequence({repeat(part, min, min), star});
     }
     if (max == 0) return empty();
-    const bool is_short =
-        max <= kMaxWrittenOut && size(part) * static_cast<std::size_t>(max) <= kMaxWrittenSize;
-    if (!is_short && !writes_out_) return counted(part, min, max);
+    if (!is_written_out(part, max)) return counted(part, min, max, {});
     Expr tail = empty();
     for (int i = min; i < max; ++i)
       tail = optional(sequence({part, tail}));
     std::vector<Expr> parts(static_cast<std::size_t>(min), part);
     parts.push_back(tail);
     return sequence(std::move(parts));
+  }
+
+  /// The same, and then `tail`, a text that is not empty: in one rule, so that a reader knows where it stands.
+  [[nodiscard]] Expr repeat_until(Expr part, int min, int max, std::string_view tail) {
+    const bool is_counted = max != kUnbounded && !is_written_out(part, max);
+    return is_counted ? counted(part, min, max, tail)
+                      : sequence({repeat(part, min, max), text(tail)});
   }
 
   /// A rule without a body yet. `is_nested`: an object or an array, which answer_depth counts.
@@ -159,14 +164,8 @@ class GrammarBuilder {
     const std::vector<bool> is_nullable = nullable_rules(nfas);
     std::vector<RuleAutomaton> automata;
     for (std::size_t i = 0; i < rules_.size(); ++i) {
-      RuleAutomaton out{SubsetConstruction(nfas[i], is_nullable, *meter_).run(),
-                        rules_[i].min_count, rules_[i].max_count, rules_[i].is_nested};
+      automata.push_back(automaton_of(i, nfas[i], is_nullable));
       nfas[i] = {};
-      if (i > 0) {
-        if (is_nullable[i]) out.min_count = 1;  // callers pass it by instead
-        out.dfa.drop_empty_text();
-      }
-      automata.push_back(std::move(out));
     }
     return std::make_shared<const Grammar>(GrammarLayout(std::move(automata), *meter_).run());
   }
@@ -198,6 +197,7 @@ class GrammarBuilder {
     std::uint32_t min_count = 1;
     std::uint32_t max_count = 1;
     bool is_nested = false;
+    std::string tail = {};  // behind the repetitions
   };
   static constexpr int kMaxWrittenOut = 32;
   static constexpr std::size_t kMaxWrittenSize = 128;
@@ -220,16 +220,48 @@ class GrammarBuilder {
     return n.size + n.text.size() + 4 * n.edges.size() + (n.dfa ? n.dfa->states.size() : 0);
   }
 
-  [[nodiscard]] Expr counted(Expr part, int min, int max) {
-    for (const auto& [id, low, high, rule] : counted_) {
-      if (id == part.id && low == min && high == max) return call(rule);
+  [[nodiscard]] bool is_written_out(Expr part, int max) const {
+    const bool is_short =
+        max <= kMaxWrittenOut && size(part) * static_cast<std::size_t>(max) <= kMaxWrittenSize;
+    return is_short || writes_out_;
+  }
+
+  [[nodiscard]] Expr counted(Expr part, int min, int max, std::string_view tail) {
+    for (const auto& [id, low, high, end, rule] : counted_) {
+      if (id == part.id && low == min && high == max && end == tail) return call(rule);
     }
     const Rule r = rule(false);
     define(r, part);
     rules_[r.id].min_count = static_cast<std::uint32_t>(min);
     rules_[r.id].max_count = static_cast<std::uint32_t>(max);
-    counted_.emplace_back(part.id, min, max, r);
+    rules_[r.id].tail = tail;
+    counted_.emplace_back(part.id, min, max, tail, r);
     return call(r);
+  }
+
+  [[nodiscard]] RuleAutomaton automaton_of(std::size_t i,
+                                           const Nfa& nfa,
+                                           const std::vector<bool>& is_nullable) {
+    const RuleBody& rule = rules_[i];
+    RuleAutomaton out;
+    out.dfa = SubsetConstruction(nfa, is_nullable, *meter_).run();
+    out.min_count = rule.min_count;
+    out.max_count = rule.max_count;
+    out.is_nested = rule.is_nested;
+    if (i == 0) return out;
+    if (!rule.tail.empty() && out.dfa.states[0].is_final) out.min_count = 0;
+    if (is_nullable[i]) out.min_count = 1;  // callers pass it by instead
+    out.dfa.drop_empty_text();
+    if (rule.tail.empty()) return out;
+    out.tail = static_cast<std::uint32_t>(out.dfa.states.size());
+    for (const char c : rule.tail) {
+      const auto byte = static_cast<std::uint8_t>(c);
+      const auto next = static_cast<std::uint32_t>(out.dfa.states.size() + 1);
+      out.dfa.states.emplace_back().bytes.push_back({next, byte, byte});
+      meter_->hold(sizeof(Grammar::State) + sizeof(Grammar::ByteEdge));
+    }
+    out.dfa.states.emplace_back().is_final = true;
+    return out;
   }
 
   [[nodiscard]] Nfa nfa_of(Expr expr) {
@@ -332,7 +364,8 @@ class GrammarBuilder {
     std::vector<bool> is_nullable(nfas.size(), false);
     for (bool has_changed = true; std::exchange(has_changed, false);) {
       for (std::size_t i = 0; i < nfas.size(); ++i) {
-        if (is_nullable[i] || (rules_[i].min_count > 0 && !is_passed(nfas[i], is_nullable)))
+        if (is_nullable[i] || !rules_[i].tail.empty() ||
+            (rules_[i].min_count > 0 && !is_passed(nfas[i], is_nullable)))
           continue;
         is_nullable[i] = has_changed = true;
       }
@@ -359,7 +392,7 @@ class GrammarBuilder {
   GrammarMeter* meter_;
   std::vector<Node> nodes_;  // [0] is the empty text
   std::vector<RuleBody> rules_;
-  std::vector<std::tuple<std::uint32_t, int, int, Rule>> counted_;
+  std::vector<std::tuple<std::uint32_t, int, int, std::string, Rule>> counted_;
   std::size_t n_nfa_edges_ = 0;
   bool writes_out_ = false;
 };

@@ -16,8 +16,9 @@ namespace lmd::text::detail {
 
 /// A rule whose automaton is made. None but rule 0, the root, matches the empty text.
 struct RuleAutomaton {
-  Dfa dfa;
-  std::uint32_t min_count = 1;
+  Dfa dfa;                                 // of what is repeated, then of the tail
+  std::uint32_t tail = Grammar::kNoState;  // its first state; it has no calls
+  std::uint32_t min_count = 1;             // 0 with a tail only
   std::uint32_t max_count = 1;
   bool is_nested = false;
 };
@@ -99,6 +100,12 @@ class GrammarLayout {
           waiting[dependency.target].push_back(dependency);
           waiting[offsets_[call.rule]].push_back(dependency);
         }
+        const bool goes_on =
+            states[s].is_final && s < rules_[r].tail && rules_[r].tail != Grammar::kNoState;
+        if (goes_on) {
+          const std::uint32_t tail = offsets_[r] + rules_[r].tail;
+          waiting[tail].push_back({from, tail, kNoRule});
+        }
       }
     }
     return waiting;
@@ -115,7 +122,8 @@ class GrammarLayout {
     for (std::uint32_t r = 0; r < rules_.size(); ++r) {
       const auto& states = rules_[r].dfa.states;
       for (std::uint32_t s = 0; s < states.size(); ++s) {
-        if (states[s].is_final) levels[0].push_back(offsets_[r] + s);
+        const bool ends = rules_[r].tail == Grammar::kNoState || s >= rules_[r].tail;
+        if (states[s].is_final && ends) levels[0].push_back(offsets_[r] + s);
       }
     }
     for (int height = 0; height <= max_height(); ++height) {
@@ -183,10 +191,14 @@ class GrammarLayout {
     const auto& dfa_states = rules_[r].dfa.states;
     std::vector<std::uint32_t> ids(dfa_states.size(), Grammar::kNoState);
     auto next = static_cast<std::uint32_t>(states_.size());
-    out_rules_.push_back({next, rules_[r].min_count, rules_[r].max_count, rules_[r].is_nested});
+    const std::uint32_t start = next;
     for (std::uint32_t s = 0; s < dfa_states.size(); ++s) {
       if (heights_[offsets_[r] + s] != kNever) ids[s] = next++;
     }
+    const std::uint32_t tail =
+        rules_[r].tail == Grammar::kNoState ? rules_[r].tail : ids[rules_[r].tail];
+    out_rules_.push_back(
+        {start, tail, rules_[r].min_count, rules_[r].max_count, rules_[r].is_nested});
     for (std::uint32_t s = 0; s < dfa_states.size(); ++s) {
       if (ids[s] == Grammar::kNoState) continue;
       Grammar::State state = end_of_lists();

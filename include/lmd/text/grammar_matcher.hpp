@@ -205,8 +205,11 @@ class GrammarChart {
     const Node node = nodes_[item.node];
     const Grammar::Rule& rule = grammar_->rule(node.rule);
     const std::uint32_t count = item.count + 1;
-    if (count < rule.max_count) add(row, {rule.start, count, item.node});
-    if (count < rule.min_count) return;
+    if (Grammar::is_repeated(rule, item.state)) {
+      if (count < rule.max_count) add(row, {rule.start, count, item.node});
+      if (count < rule.min_count) return;
+      if (rule.tail != Grammar::kNoState) return add(row, {rule.tail, count, item.node});
+    }
     if (item.node == 0) row.completes = true;
     for (std::int32_t c = node.first_caller; c >= 0; c = caller(c).next)
       add(row, caller(c).item);
@@ -225,6 +228,7 @@ class GrammarChart {
       if (row.end - row.begin == kMaxItems) return;
       nodes_.push_back({call.rule, depth, -1});
       add(row, {rule.start, 0, id});
+      if (rule.min_count == 0) add(row, {rule.tail, 0, id});
     }
     const Item back{call.target, from.count, from.node};
     for (std::int32_t c = nodes_[id].first_caller; c >= 0; c = caller(c).next) {

@@ -59,7 +59,10 @@ class JsonGrammar {
   /// A string of `min` to `max` characters.
   [[nodiscard]] Expr string(int min = 0, int max = GrammarBuilder::kUnbounded) {
     const auto [at, is_new] = strings_.try_emplace({min, max});
-    if (is_new) at->second = b_->call_of(quoted(b_->repeat(character(), min, max)));
+    if (is_new) {
+      const Expr rest = b_->repeat_until(character(), min, max, "\"");
+      at->second = b_->call_of(b_->sequence({b_->text("\""), rest}));
+    }
     return at->second;
   }
   [[nodiscard]] Expr quoted(Expr content) {

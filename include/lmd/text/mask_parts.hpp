@@ -76,14 +76,16 @@ class MaskParts {
                                       const GrammarChart::Item& item,
                                       std::uint32_t rule) {
     const Grammar::Rule& r = grammar_->rule(rule);
-    // Every completion takes a byte, so counts farther away than a token reaches are alike.
-    const auto reach = static_cast<std::uint32_t>(trie_->max_token_bytes()) + 1;
-    const Key key{list, item.state,
-                  std::min(r.min_count - std::min(r.min_count, item.count), reach),
-                  std::min(r.max_count - item.count, reach)};
+    Key key{list, item.state, 0, 0};
+    if (r.max_count > 1 && Grammar::is_repeated(r, item.state)) {
+      // Every completion takes a byte, so counts farther away than a token reaches are alike.
+      const auto reach = static_cast<std::uint32_t>(trie_->max_token_bytes()) + 1;
+      key.missing = std::min(r.min_count - std::min(r.min_count, item.count), reach);
+      key.left = std::min(r.max_count - item.count, reach);
+    }
     if (const auto at = ids_.find(key); at != ids_.end()) return at->second;
     Part part;
-    const bool is_counted = r.max_count > 1 && key.missing == 0 && !has_calls_[rule];
+    const bool is_counted = key.left > 0 && key.missing == 0 && !has_calls_[rule];
     if (!(is_counted ? take_counted(key, rule, part) : walk(list, item, rule, part)))
       return kNoPart;
     const std::size_t bytes = part.n_bytes();
@@ -244,15 +246,19 @@ class MaskParts {
 
   /// Completions only add up, so a row is there with few of them left if its item with the fewest is.
   [[nodiscard]] bool walk_counted(const Key& key, std::uint32_t rule, CountedPart& part) {
-    const std::uint32_t base = grammar_->rule(rule).min_count;
+    const Grammar::Rule& r = grammar_->rule(rule);
+    const std::uint32_t base = r.min_count;
     const GrammarChart::Row start = chart_.start(rule, key.state, base);
     part.words.resize(n_words());
+    // A tail behind n completions was there with the last of them.
     const auto fewest = [&](const auto& row, bool must_end) {
       std::uint32_t count = UINT32_MAX;
       for (std::uint32_t i = row.begin; i < row.end; ++i) {
         const auto& item = chart_.item(i);
-        if (!must_end || grammar_->state(item.state).is_final)
-          count = std::min(count, item.count - base);
+        const bool is_tail = !Grammar::is_repeated(r, item.state);
+        const bool can_end =
+            grammar_->state(item.state).is_final && (is_tail || r.tail == Grammar::kNoState);
+        if (!must_end || can_end) count = std::min(count, item.count - base - (is_tail ? 1 : 0));
       }
       return count;
     };

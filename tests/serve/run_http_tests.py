@@ -307,6 +307,23 @@ def who_comes_when_the_server_is_full_is_told_at_once():
 
 
 @case
+def bodies_are_bounded_together():
+    with Server("--max-all-bodies", 300000, "--quiet") as server:
+        held = []
+        for _ in range(3):
+            raw = server.connect()
+            raw.sendall(b"POST /plain HTTP/1.1\r\nContent-Length: 200000\r\n\r\n" + b"x" * 90000)
+            held.append(raw)
+        time.sleep(0.3)
+        raw = server.connect()
+        raw.sendall(b"POST /plain HTTP/1.1\r\nContent-Length: 200000\r\n\r\n" + b"x" * 90000)
+        check(read_all(raw).startswith(b"HTTP/1.1 429 "), "one body too many")
+        for raw in held:
+            raw.close()
+        wait_until(lambda: server.plain("y" * 200000).status != 429, 5)
+
+
+@case
 def connections_are_bounded():
     with Server("--max-connections", 5) as server:
         held = [server.connect() for _ in range(5)]

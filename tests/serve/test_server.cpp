@@ -57,6 +57,7 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--max-calls", o.server.limits.calls);
   app.add_option("--max-connections", o.server.limits.connections);
   app.add_option("--max-body", o.server.limits.body_bytes);
+  app.add_option("--max-all-bodies", o.server.limits.all_body_bytes);
   app.add_option("--worker-threads", o.server.worker_threads);
   app.add_option("--log-body", o.server.logged_body_bytes);
   add_milliseconds(app, "--header-ms", o.server.limits.header_time);

@@ -18,6 +18,7 @@ namespace lmd::serve {
 struct HttpLimits {
   std::uint32_t header_bytes = 16 << 10;
   std::uint64_t body_bytes = std::uint64_t{32} << 20;
+  std::uint64_t all_body_bytes = std::uint64_t{512} << 20;  ///< of all requests together
   std::chrono::milliseconds header_time{10000};  ///< from the first byte, or the connection's begin
   std::chrono::milliseconds body_time{60000};    ///< from the end of the header
   std::chrono::milliseconds idle_time{75000};    ///< between requests of a connection

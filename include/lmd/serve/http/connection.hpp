@@ -42,6 +42,7 @@ class Connection final : public ConnectionIo {
     bool is_stream = false;
     bool has_head = false;  ///< the head of a stream was sent
     ApiError failure = {};  ///< of a call that is broken
+    std::unique_ptr<BodyShare> share;
   };
 
   /// Reads a request and answers it. False: it was the connection's last.
@@ -65,7 +66,12 @@ class Connection final : public ConnectionIo {
       const HttpReply reply = core_.reply_now(job);
       co_await send(reply, x);
     } else {
-      co_await serve_call(x);
+      // Others may have come while the body did.
+      early = core_.refuse_call();
+      if (early)
+        co_await send(*early, x);
+      else
+        co_await serve_call(x);
     }
     note_end(x);
     co_return x.keeps_alive && !is_gone();
@@ -109,12 +115,16 @@ class Connection final : public ConnectionIo {
       pending_ += "HTTP/1.1 100 Continue\r\n\r\n";
       (void)co_await flush();
     }
+    x.share = std::make_unique<BodyShare>(core_.body_bytes);
     for (;;) {
       reader.put_body(unparsed_);
+      x.share->grow_to(reader.body_size());
+      if (core_.body_bytes > core_.options.limits.all_body_bytes)
+        reader.fail(ErrorCase::kQueueFull);
       if (reader.failure()) break;
       if (reader.is_complete()) co_return true;
       if (is_gone()) co_return false;
-      read_some(kLargeRead);
+      read_some(reader.has_small_rest() ? kSmallRead : kLargeRead);
       const bool is_in_time = co_await wait(deadline);
       if (!is_in_time) reader.fail(ErrorCase::kReadTimeout);
     }
@@ -188,6 +198,7 @@ class Connection final : public ConnectionIo {
       co_return;
     }
     job.body = {};
+    x.share.reset();
     if (const auto* reply = std::get_if<HttpReply>(&job.result)) {
       co_await send(*reply, x);
     } else {
@@ -353,11 +364,13 @@ class Connection final : public ConnectionIo {
                     {{"request_id", head.request_id},
                      {"client", head.peer},
                      {"method", head.method},
-                     {"path", head.path},
+                     {"path", std::string_view(head.path).substr(0, kMaxLoggedPath)},
                      {"status", x.status},
                      {"bytes", x.n_bytes},
                      {"seconds", seconds}});
   }
+
+  static constexpr std::size_t kMaxLoggedPath = 200;
 
   bool is_first_ = true;  // no request has been read
   bool is_idle_ = false;  // between requests

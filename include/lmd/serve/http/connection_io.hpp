@@ -65,8 +65,9 @@ class ConnectionIo : public ByteStreamUser, public std::enable_shared_from_this<
  protected:
   static constexpr std::size_t kSmallRead = 2048;
   static constexpr std::size_t kLargeRead = 65536;
-  static constexpr std::size_t kMaxAhead = 16384;  ///< bytes of later requests that are kept
-  static constexpr std::chrono::hours kLong{1};    ///< a wait that has no deadline
+  static constexpr std::size_t kMaxWrite = 262144;  ///< has a deadline of its own
+  static constexpr std::size_t kMaxAhead = 16384;   ///< bytes of later requests that are kept
+  static constexpr std::chrono::hours kLong{1};     ///< a wait that has no deadline
 
   /// Waits until something happened. False: the deadline came first.
   asio::awaitable<bool> wait(Clock::time_point deadline) {
@@ -92,6 +93,7 @@ class ConnectionIo : public ByteStreamUser, public std::enable_shared_from_this<
   void read_some(std::size_t n_bytes) {
     if (is_reading_ || is_gone()) return;
     is_reading_ = true;
+    if (incoming_.capacity() > 2 * n_bytes) incoming_ = {};  // a large read is over
     incoming_.resize(n_bytes);
     stream_->read_some(asio::buffer(incoming_), shared_from_this());
   }
@@ -105,7 +107,13 @@ class ConnectionIo : public ByteStreamUser, public std::enable_shared_from_this<
   void write_pending() {
     if (is_writing_ || is_closed_ || pending_.empty()) return;
     is_writing_ = true;
-    std::swap(writing_, pending_);
+    if (pending_.size() - n_taken_ > kMaxWrite) {
+      writing_ = pending_.substr(n_taken_, kMaxWrite);
+      n_taken_ += kMaxWrite;
+    } else {
+      if (n_taken_ > 0) pending_.erase(0, std::exchange(n_taken_, 0));
+      std::swap(writing_, pending_);
+    }
     write_deadline_ = Clock::now() + core_.options.limits.write_time;
     stream_->write(asio::buffer(writing_), shared_from_this());
   }
@@ -154,8 +162,9 @@ class ConnectionIo : public ByteStreamUser, public std::enable_shared_from_this<
   bool is_closed_ = false;  // by this side, or it cannot be written any more
   bool has_left_ = false;   // the client has ended its side
   bool is_reading_ = false;
-  std::string incoming_;  // of the read under way
-  std::string writing_;   // of the write under way
+  std::string incoming_;     // of the read under way
+  std::string writing_;      // of the write under way
+  std::size_t n_taken_ = 0;  // bytes of pending_ that were written already
 };
 
 }  // namespace lmd::serve

@@ -41,6 +41,7 @@ class RequestReader {
   void fail(ErrorCase what) { failure_ = what; }
   [[nodiscard]] bool has_head() const { return parser_.is_header_done(); }
   [[nodiscard]] bool is_complete() const { return parser_.is_done(); }
+  [[nodiscard]] std::size_t body_size() const { return parser_.get().body().size(); }
   [[nodiscard]] std::string take_body() { return std::move(parser_.get().body()); }
 
   /// Whether what is left of the request is worth reading for the sake of the connection.

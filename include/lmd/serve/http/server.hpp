@@ -242,7 +242,7 @@ class Server {
     if (core_.engine == nullptr) return;
     const Health health = core_.health();
     const HealthLimits& limits = core_.options.health;
-    if (health.is_dead && !is_finished_) {
+    if (health.is_dead && status_ == 0) {
       core_.log.write(LogLevel::kError, "the engine cannot go on",
                       {{"reason", core_.engine->state().fatal}});
       status_ = kEngineFailedStatus;

@@ -58,6 +58,23 @@ class CallSlot {
   int* n_;
 };
 
+/// The bytes of a body among those of all requests.
+class BodyShare {
+ public:
+  explicit BodyShare(std::uint64_t& all) : all_(&all) {}
+  BodyShare(const BodyShare&) = delete;
+  BodyShare& operator=(const BodyShare&) = delete;
+  ~BodyShare() { *all_ -= n_bytes_; }
+  void grow_to(std::uint64_t n_bytes) {
+    *all_ += n_bytes - n_bytes_;
+    n_bytes_ = n_bytes;
+  }
+
+ private:
+  std::uint64_t* all_;
+  std::uint64_t n_bytes_ = 0;
+};
+
 /// A request on its way through a worker. Owns what its endpoint reads.
 struct Job {
   RequestHead head;
@@ -95,6 +112,7 @@ class ServerCore {
   bool takes_calls = true;  ///< false once the grace of a drain is over
   int n_connections = 0;
   int n_calls = 0;
+  std::uint64_t body_bytes = 0;  ///< of the bodies that are being read or worked on
 
   asio::io_context io{1};  ///< behind the counts: what it still holds when it ends counts down
   asio::thread_pool workers;
@@ -134,6 +152,16 @@ class ServerCore {
     if (job.route == nullptr) return refuse_route(head);
     if (job.route->runs_on == RunsOn::kIoThread) return std::nullopt;
     return refuse_call();
+  }
+
+  /// Why no call can be taken now; none: one can.
+  [[nodiscard]] std::optional<HttpReply> refuse_call() const {
+    const Health now = health();
+    const bool is_able = phase != Phase::kLoading && takes_calls && !now.is_dead &&
+                         now.silence <= options.health.ready;
+    if (!is_able) return error(ErrorCase::kUnavailable);
+    if (options.limits.calls == 0 || n_calls < options.limits.calls) return std::nullopt;
+    return error(ErrorCase::kQueueFull);
   }
 
   /// The reply of an endpoint that takes no time.
@@ -247,15 +275,6 @@ class ServerCore {
     HttpReply reply = error(ErrorCase::kWrongMethod);
     reply.headers.emplace_back("Allow", methods);
     return reply;
-  }
-
-  [[nodiscard]] std::optional<HttpReply> refuse_call() {
-    const Health now = health();
-    const bool is_able = phase != Phase::kLoading && takes_calls && !now.is_dead &&
-                         now.silence <= options.health.ready;
-    if (!is_able) return error(ErrorCase::kUnavailable);
-    if (options.limits.calls == 0 || n_calls < options.limits.calls) return std::nullopt;
-    return error(ErrorCase::kQueueFull);
   }
 
   [[nodiscard]] static ApiRequest request_of(const Job& job) {

@@ -115,8 +115,8 @@ def replace(path, content):
 
 COMMANDS = ["", "chat", "convert", "list", "plan", "eval", "eval ppl", "eval logits", "tokenize",
             "bench", "bench latency", "bench throughput", "check_env"]
-SERVE_COMMANDS = ["serve", "serve api_client", "serve api_server", "serve gradio",
-                  "bench serve"]  # where Boost and OpenSSL were found
+# Where Boost and OpenSSL were found.
+SERVE_COMMANDS = ["serve", "serve api_client", "serve api_server", "serve gradio", "bench serve"]
 
 
 @case

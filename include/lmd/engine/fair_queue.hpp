@@ -85,6 +85,7 @@ class FairQueue {
       waiting.erase(first, waiting.end());
       if (waiting.empty()) --n_waiting_clients_;
     }
+    if (!taken.empty()) forget_absent();
     return taken;
   }
 

@@ -33,8 +33,9 @@ Grammar compile(const std::string& kind, const std::string& text) {
   return lmd::text::compile_json_schema(text);
 }
 
-/// One answer: any allowed token with equal probability, but what ends strings, arrays and objects more often, and
-/// ever more often as the answer grows. Ends where it can with probability 1/4.
+/// One answer: any allowed token with equal probability, but what ends strings, arrays and objects more often, the
+/// more so in a long answer, where tokens of one byte are more frequent, too: one of them leads on where words do
+/// not. Ends where it can with probability 1/4.
 class Walk {
  public:
   Walk(lmd::text::TokenMasks& masks, std::uint32_t seed)
@@ -48,7 +49,7 @@ class Walk {
       masks_->fill(matcher_, words_);
       const bool is_late = n > kLate;
       if (matcher_.can_end() && (is_late || random_() % 4 == 0)) return text;
-      const int token = draw(random_() % 4 < (is_late ? 3 : 1));
+      const int token = draw(random_() % 4 < (is_late ? 3 : 1), is_late && random_() % 2 == 0);
       if (token < 0) break;
       const std::string_view bytes = masks_->trie()->bytes(token);
       if (!matcher_.advance(bytes)) return text + "<an allowed token was refused>";
@@ -69,16 +70,19 @@ class Walk {
     }
   }
 
-  int draw(bool wants_end) {
+  int draw(bool wants_end, bool wants_short) {
     std::vector<int> allowed;
     std::vector<int> ending;
+    std::vector<int> single;  // bytes
     for (int token = 0; token < masks_->trie()->n_tokens(); ++token) {
       if ((words_[static_cast<std::size_t>(token) / 32] >> (token % 32) & 1) == 0) continue;
       allowed.push_back(token);
       const std::string_view bytes = masks_->trie()->bytes(token);
       if (in_string_ ? bytes == "\"" : bytes == "}" || bytes == "]") ending.push_back(token);
+      if (bytes.size() == 1) single.push_back(token);
     }
-    const std::vector<int>& from = wants_end && !ending.empty() ? ending : allowed;
+    const std::vector<int>& any = wants_short && !single.empty() ? single : allowed;
+    const std::vector<int>& from = wants_end && !ending.empty() ? ending : any;
     return from.empty() ? -1 : from[random_() % from.size()];
   }
 

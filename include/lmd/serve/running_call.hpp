@@ -38,8 +38,12 @@ class RunningCall {
   [[nodiscard]] std::vector<AnswerEvent> take_events() { return std::exchange(unread_, {}); }
   [[nodiscard]] std::size_t n_unread() const { return unread_.size(); }
 
-  /// Runs whenever there is something to take.
-  void on_event(std::function<void()> wake) { wake_ = std::move(wake); }
+  /// Runs when there is something to take again, and when more than `n_most` wait: who cannot take any now,
+  /// as his client is slow, is not woken for each.
+  void on_event(std::size_t n_most, std::function<void()> wake) {
+    n_most_ = n_most;
+    wake_ = std::move(wake);
+  }
 
   /// Takes an event from the engine.
   void deliver(AnswerEvent event) {
@@ -49,7 +53,7 @@ class RunningCall {
     }
     if (!is_left_) {
       unread_.push_back(std::move(event));
-      if (wake_) wake_();
+      if (wake_ && (unread_.size() == 1 || unread_.size() == n_most_ + 1)) wake_();
     }
     if (is_left_ && n_open_ == 0) call_.reset();
   }
@@ -79,6 +83,7 @@ class RunningCall {
   std::size_t n_open_;
   Clock::time_point submitted_ = Clock::now();
   std::vector<AnswerEvent> unread_;
+  std::size_t n_most_ = 0;
   std::function<void()> wake_;
   bool is_left_ = false;
 };

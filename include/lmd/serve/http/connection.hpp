@@ -214,7 +214,7 @@ class Connection final : public ConnectionIo {
     const HttpLimits& limits = core_.options.limits;
     ApiCall& call = running.call();
     x.is_stream = call.is_stream();
-    running.on_event([this] { wake(); });
+    running.on_event(limits.unread_events, [this] { wake(); });
     unparsed_.shrink_to_fit();
     bool is_in_time = true;
     while (!call.has_ended()) {

@@ -351,6 +351,9 @@ def metrics_are_what_prometheus_reads():
         server.plain("hello", "?max_tokens=2")
         server.get("/no")
         check(server.metric("lmd_requests_finished_total") == 7, "answers that ended")
+        page = server.get("/metrics").text
+        for label in ('route="/plain",status="200"} 4', 'route="other",status="404"} 1'):
+            check(f"lmd_http_responses_total{{{label}\n" in page, page)
         check(server.metric("lmd_time_to_first_token_seconds_count") == 7, "first tokens")
         check(server.metric("vllm:time_to_first_token_seconds_count") == 7, "under vLLM's name")
         check(server.metric("lmd_generation_tokens_total") == 6 * 6 + 2, "tokens, the end's too")

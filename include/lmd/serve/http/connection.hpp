@@ -357,7 +357,9 @@ class Connection final : public ConnectionIo {
   void note_end(const Exchange& x) {
     const RequestHead& head = x.job->head;
     const double seconds = std::chrono::duration<double>(Clock::now() - x.begin).count();
-    const std::string_view route = x.job->route != nullptr ? x.job->route->path : "other";
+    // Both views: of a string and a literal the conditional would make a string that is gone.
+    const std::string_view route =
+        x.job->route != nullptr ? std::string_view(x.job->route->path) : std::string_view("other");
     core_.metrics.on_response(route, x.status, seconds);
     const bool is_check = head.path.starts_with("/health") || head.path == "/metrics";
     core_.log.write(is_check ? LogLevel::kDebug : LogLevel::kInfo, "access",

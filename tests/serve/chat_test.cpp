@@ -176,6 +176,21 @@ TEST_CASE("a prompt without room: an error today, an empty answer for clients of
   CHECK(stream.body.ends_with("data: [DONE]\n\n"));
 }
 
+TEST_CASE("usage tells of cached tokens, once for each prompt") {
+  auto context = make_context();
+  auto result = ask(*context, R"(,"n":2)");
+  auto& call = std::get<std::unique_ptr<serve::ApiCall>>(result);
+  std::string out;
+  for (const int answer : {0, 1}) {
+    serve::AnswerEvent event{.answer = answer, .token = 'x', .logprobs = {}};
+    event.finish = engine::FinishReason::kLength;
+    event.n_reused = 16 + answer;
+    call->on_event(event, out);
+  }
+  const json::Json usage = json::parse(call->reply().body, "reply")["usage"];
+  CHECK(usage["prompt_tokens_details"]["cached_tokens"] == 16);
+}
+
 TEST_CASE("a session id is one request's at a time") {
   auto context = make_context();
   auto first = ask(*context, R"(,"session_id":"3")");

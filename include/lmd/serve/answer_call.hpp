@@ -8,7 +8,6 @@
 #include <lmd/serve/json_text.hpp>
 #include <lmd/serve/sessions.hpp>
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -24,6 +23,7 @@ struct CallPlan {
   bool is_stream = false;
   bool include_usage = false;  ///< a stream ends with the counts
   int n_prompt_tokens = 0;     ///< each prompt counted once, whatever n
+  int answers_per_prompt = 1;  ///< n; those of a prompt stand side by side
   ApiCompat compat = ApiCompat::k018;
   std::string id;            ///< of the answer, and what ids of tool calls begin with
   std::int64_t created = 0;  ///< seconds since 1970
@@ -57,7 +57,10 @@ struct WholeAnswer {
 class AnswerCall : public ApiCall {
  public:
   explicit AnswerCall(CallPlan plan)
-      : plan_(std::move(plan)), stops_(plan_.rules.stop), wholes_(plan_.requests.size()) {
+      : plan_(std::move(plan)),
+        stops_(plan_.rules.stop),
+        wholes_(plan_.requests.size()),
+        n_cached_(plan_.requests.size(), 0) {
     texts_.reserve(plan_.requests.size());
     for (std::size_t i = 0; i < plan_.requests.size(); ++i)
       texts_.emplace_back(plan_.rules, stops_);
@@ -74,7 +77,7 @@ class AnswerCall : public ApiCall {
     AnswerText& text = texts_[static_cast<std::size_t>(event.answer)];
     if (has_ended() || text.has_ended()) return;
     AnswerDelta delta = text.feed(event);
-    n_cached_ = std::max(n_cached_, event.n_reused);
+    n_cached_[static_cast<std::size_t>(event.answer)] = event.n_reused;
     if (delta.finish == engine::FinishReason::kError) return fail({}, event.answer, out);
     if (delta.finish == engine::FinishReason::kDeadline)
       return fail({.what = ErrorCase::kUnavailable}, event.answer, out);
@@ -109,9 +112,13 @@ class AnswerCall : public ApiCall {
   [[nodiscard]] Sessions::Lease* lease() const { return plan_.lease.get(); }
   [[nodiscard]] std::vector<WholeAnswer>& wholes() { return wholes_; }
   [[nodiscard]] int n_answers() const { return static_cast<int>(texts_.size()); }
-  /// So far.
+  /// So far. A prompt's cached tokens are those that its first answer found.
   [[nodiscard]] Usage usage() const {
-    return {.prompt = plan_.n_prompt_tokens, .answer = n_answer_tokens_, .cached = n_cached_};
+    Usage usage{.prompt = plan_.n_prompt_tokens, .answer = n_answer_tokens_};
+    for (std::size_t i = 0; i < n_cached_.size();
+         i += static_cast<std::size_t>(plan_.answers_per_prompt))
+      usage.cached += n_cached_[i];
+    return usage;
   }
 
   /// Sees every delta, before it is sent or kept.
@@ -154,7 +161,7 @@ class AnswerCall : public ApiCall {
   std::vector<int> early_;
   std::size_t n_ended_ = 0;
   int n_answer_tokens_ = 0;
-  int n_cached_ = 0;  // the most of any answer: they share prompts
+  std::vector<int> n_cached_;  // [answers]  tokens of the prompt
   bool has_failed_ = false;
   ApiError error_;  // that it failed with
 };

@@ -6,10 +6,12 @@
 #include <lmd/serve/fields.hpp>
 #include <lmd/serve/served_model.hpp>
 
+#include <algorithm>
 #include <cfloat>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 

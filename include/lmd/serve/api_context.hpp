@@ -15,6 +15,7 @@
 #include <random>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace lmd::serve {
 
@@ -77,6 +78,7 @@ namespace detail {
   plan.rules = rules_of(context.model, options);
   plan.is_stream = options.is_stream;
   plan.include_usage = options.is_stream && options.include_usage;
+  plan.answers_per_prompt = options.n;
   plan.compat = context.model.compat;
   plan.created = context.origin.seconds();
   plan.model = context.model.names.front();

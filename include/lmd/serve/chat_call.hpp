@@ -5,7 +5,9 @@
 #include <lmd/serve/answer_json.hpp>
 #include <lmd/serve/tool_stream.hpp>
 
+#include <algorithm>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>

@@ -5,7 +5,6 @@
 #include <lmd/serve/tool_stream.hpp>
 #include <lmd/text/chat_template.hpp>
 
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>

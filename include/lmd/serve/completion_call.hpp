@@ -5,7 +5,9 @@
 #include <lmd/serve/answer_json.hpp>
 
 #include <algorithm>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 

@@ -5,7 +5,6 @@
 #include <lmd/serve/answer_options.hpp>
 #include <lmd/serve/make_requests.hpp>
 
-#include <optional>
 #include <string>
 #include <utility>
 #include <variant>

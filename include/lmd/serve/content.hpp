@@ -5,8 +5,10 @@
 #include <lmd/serve/fields.hpp>
 #include <lmd/serve/served_model.hpp>
 
+#include <algorithm>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace lmd::serve {
 

@@ -4,6 +4,7 @@
 
 #include <lmd/serve/limits.hpp>
 
+#include <algorithm>
 #include <string_view>
 
 namespace lmd::serve {
@@ -89,5 +90,10 @@ inline constexpr FieldSchema kFieldSchemas[] = {
     {"add_special_tokens", kBooleanSchema, kTokenize},
     {"tokens", kIdsSchema, kDetokenize, {}, true},
 };
+static_assert(std::ranges::all_of(kFieldSchemas,
+                                  [](const FieldSchema& field) {
+                                    return !field.schema.empty() && field.where != 0;
+                                  }),
+              "a field without a schema, or that is nowhere, cannot be described");
 
 }  // namespace lmd::serve

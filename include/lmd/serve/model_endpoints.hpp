@@ -4,6 +4,7 @@
 
 #include <lmd/serve/api_context.hpp>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 

@@ -10,7 +10,8 @@
 #include <lmd/serve/limits.hpp>
 #include <lmd/serve/served_model.hpp>
 
-#include <iterator>
+#include <algorithm>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -43,6 +44,12 @@ inline constexpr Operation kOperations[] = {
     {"get", "/metrics", "Figures for Prometheus", 0, ""},
     {"get", "/version", "The version of lmd", 0, "Version"},
 };
+static_assert(std::ranges::all_of(kOperations,
+                                  [](const Operation& operation) {
+                                    return (operation.method == "post") ==
+                                           (operation.endpoint != 0);
+                                  }),
+              "bodies come with POST alone");
 
 namespace detail {
 

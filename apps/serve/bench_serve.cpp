@@ -4,6 +4,8 @@
 
 #include <lmd/json/json.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -34,30 +36,45 @@ struct BenchServeFlags {
   bool has_gen_len = false;
 };
 
-/// Of the plain words those that are one token behind another word, by the server's own count; all
-/// of them where it has no /v1/encode.
-std::vector<std::string> one_token_words(ApiConnection& connection, bool& is_exact) {
+/// Tokens of each text, by LMDeploy's and lmd's /v1/encode; servers bound how many they take at once.
+std::vector<int> count_tokens(ApiConnection& connection, const std::vector<std::string>& texts) {
+  constexpr std::size_t kAtOnce = 64;
+  const std::string path = "/v1/encode";
+  std::vector<int> counts;
+  for (std::size_t i = 0; i < texts.size(); i += kAtOnce) {
+    const auto begin = texts.begin() + static_cast<std::ptrdiff_t>(i);
+    const std::vector<std::string> some(
+        begin, begin + static_cast<std::ptrdiff_t>(std::min(kAtOnce, texts.size() - i)));
+    const json::Json reply =
+        json::parse(connection.post(path, {{"input", some}, {"add_bos", false}}), path);
+    const json::Json& lengths = json::Object(reply, path).array("length");
+    LMD_REQUIRE(lengths.size() == some.size(), ErrorCode::kFormat, path + ": another number");
+    for (const json::Json& length : lengths)
+      counts.push_back(length.get<int>());
+  }
+  return counts;
+}
+
+/// Of the plain words those that are one token behind another word; none where the server does not
+/// count.
+std::vector<std::string> one_token_words(ApiConnection& connection) {
   const std::vector<std::string> words = plain_words();
   std::vector<std::string> texts = {"the"};
   for (const std::string& word : words)
     texts.push_back("the " + word);
-  is_exact = false;
+  std::vector<std::string> kept;
   try {
-    const std::string body = connection.post("/v1/encode", {{"input", texts}, {"add_bos", false}});
-    const json::Json lengths =
-        json::Object(json::parse(body, "/v1/encode"), "/v1/encode").array("length");
-    std::vector<std::string> kept;
-    for (std::size_t i = 0; i < words.size(); ++i) {
-      if (lengths.at(i + 1).get<int>() == lengths.at(0).get<int>() + 1) kept.push_back(words[i]);
-    }
-    is_exact = kept.size() >= 16;
-    if (is_exact) return kept;
+    const std::vector<int> counts = count_tokens(connection, texts);
+    for (std::size_t i = 0; i < words.size(); ++i)
+      if (counts[i + 1] == counts[0] + 1) kept.push_back(words[i]);
   } catch (const serve::ClientError& e) {
     if (e.kind() != serve::ClientFailure::kStatus) throw;
   } catch (const Error&) {                  // it answers something else
-  } catch (const json::Json::exception&) {  // its lengths are no list of numbers
+  } catch (const json::Json::exception&) {  // its lengths are no numbers
   }
-  return words;
+  constexpr std::size_t kFewest = 16;  // prompts of fewer words would be alike
+  if (kept.size() < kFewest) kept.clear();
+  return kept;
 }
 
 LoadPrompts make_prompts(BenchServeFlags& flags, ApiConnection& connection) {
@@ -67,9 +84,9 @@ LoadPrompts make_prompts(BenchServeFlags& flags, ApiConnection& connection) {
     if (!flags.has_gen_len) c.gen_len = 0;
     return {c, prompts_of_json(json::parse_file(flags.file, kMaxBytes), flags.file)};
   }
-  bool is_exact = false;
-  std::vector<std::string> words = one_token_words(connection, is_exact);
-  if (!is_exact) {
+  std::vector<std::string> words = one_token_words(connection);
+  if (words.empty()) {
+    words = plain_words();
     std::fputs("the server has no /v1/encode: lengths of prompts are counted in words\n", stderr);
   }
   return {c, std::move(words)};

@@ -3,6 +3,7 @@ import contextlib
 import http.server
 import json
 import re
+import select
 import socket
 import ssl
 import threading
@@ -105,6 +106,45 @@ class Raw:
         self.listener.close()
 
 
+class Cutting:
+    """Hands everything on to the server at `port`, but cuts a stream's connection behind so many of its events; each
+    number of `cuts` does that once."""
+
+    def __init__(self, port, cuts):
+        self.port, self.cuts = port, list(cuts)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def hand_on(self, client):
+        with client, socket.create_connection(("127.0.0.1", self.port)) as server, contextlib.suppress(OSError):
+            n_events = 0
+            while True:
+                for ready in select.select([client, server], [], [])[0]:
+                    piece = ready.recv(65536)
+                    if not piece:
+                        return
+                    (server if ready is client else client).sendall(piece)
+                    n_events += piece.count(b"data: ") if ready is server else 0
+                    if self.cuts and n_events >= self.cuts[0]:
+                        del self.cuts[0]
+                        return
+
+    def __enter__(self):
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=self.hand_on, args=(self.listener.accept()[0],), daemon=True).start()
+        threading.Thread(target=serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
 # ---- what a route does -----------------------------------------------------------------------------
 
 
@@ -194,6 +234,8 @@ def chat_routes(*answers, **more):
 def words_route(handler):
     """LMDeploy's /v1/encode for a tokenizer that has blanks between words and no word of six letters or more whole."""
     texts = handler.body["input"]
+    if len(texts) > 128:
+        return send_json(handler, 400, {"message": "at most 128 are taken", "object": "error"})
     lengths = [sum(1 if len(w) < 6 else 2 for w in text.split()) + handler.body.get("add_bos", True) for text in texts]
     send_json(handler, 200, {"input_ids": [[1] * n for n in lengths], "length": lengths})
 

@@ -4,6 +4,7 @@ Usage: run_client_tests.py PROGRAM [NAME...]      NAME: only cases whose names c
 
 The last line is `N passed, N failed`; the exit status is 0 only when nothing failed.
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 import fake_servers as fake
 import run_cli_tests as cli
@@ -811,6 +813,64 @@ def bench_interrupted():
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
         check(process.returncode == 130 and b"interrupted" in err and out == b"", (process.returncode, out, err))
+
+
+# ---- lmd against itself ----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def served_model(*flags):
+    """The port of `lmd serve api_server` over the default model."""
+    cli.model()
+    cli.many_tokens()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen([cli.program, "serve", "api_server", cli.MODEL, "--server-port", str(port), *flags],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        log = threading.Thread(target=process.stderr.read, daemon=True)  # a full pipe would stop it
+        log.start()
+        end = time.monotonic() + cli.SECONDS
+        while True:
+            with contextlib.suppress(OSError):
+                if urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5).status == 200:
+                    break
+            check(process.poll() is None and time.monotonic() < end, "the server does not start")
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+LONG = ["--max-new-tokens", "40", "--prompt", "Tell me a story about a river."]
+
+
+@case
+def a_served_model_answers_as_it_does_here():
+    here = run("chat", cli.MODEL, *LONG)
+    check(here.status == 0 and len(here.out) > 40, here)
+    for flags in ((), ("--api-compat", "0.5")):
+        with served_model(*flags) as port:
+            there = run(*CLIENT, f"http://127.0.0.1:{port}", *LONG)
+            check(there.out == here.out and "cut after 40 tokens" in there.err, f"{here} {there}")
+            with fake.Cutting(port, [9, 5]) as cutting:
+                broken = run(*CLIENT, cutting.url, *LONG)
+                check(broken.out == here.out and not cutting.cuts, f"{here} {broken}")
+
+
+@case
+def a_served_model_is_measured():
+    with served_model() as port:
+        url = f"http://127.0.0.1:{port}"
+        size = ["--requests", "6", "--concurrency", "3", "--prompt-len", "30", "--gen-len", "8", "--ignore-eos"]
+        for endpoint, most in (("completions", 2), ("chat", 60)):
+            report, result = bench(url, *size, "--endpoint", endpoint)
+            check((report["answered"], report["errors"], report["output_tokens"], report["counted_by"]) == (6, {}, 48, "server"), report)
+            # A beginning that is a token of its own, and the template with its system text.
+            check(180 <= report["prompt_tokens"] <= 6 * (30 + most) and "in words" not in result.err, report)
+        report, result = bench(url, *size, "--dataset", "shared-prefix", "--prefix-len", "200", "--groups", "1", "--concurrency", "1")
+        check(report["answered"] == 6 and report["cached_tokens"] >= 5 * 192 and "prefix cache" in result.out, report)
 
 
 if __name__ == "__main__":

@@ -77,8 +77,7 @@ class Engine {
   /// One step for everything that runs; the sinks get their tokens. False when nothing was left.
   ///
   /// Where the executor allows it, and nobody can be let in, the next step begins before: the device does
-  /// not stand still while sinks take tokens. A sequence that ends is then in one step too
-  /// many, whose draw is dropped.
+  /// not stand still while sinks take tokens. Who ends is then in one step too many; its draw is dropped.
   ///
   /// Errors:  what the executor \throws; every request has then ended with kError.
   bool step() {

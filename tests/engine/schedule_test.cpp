@@ -315,6 +315,25 @@ TEST_CASE("a request that has not started in time never does, one that has goes 
   test::check_accounts(*numbers.engine, {running, waiting});
 }
 
+TEST_CASE("a request that has not started in time never does; one that has goes on") {
+  Numbers numbers(config_of(1, 512), 0, true);
+  test::Told told[2];
+  const auto start_by = engine::Clock::now() + std::chrono::milliseconds(250);
+  for (test::Told& to : told) {
+    engine::Request r = request(10, 300);
+    r.start_by = start_by;
+    (void)numbers.engine->submit(std::move(r), [&](const engine::TokenEvent& e) { to.take(e); });
+  }
+  (void)numbers.engine->step();
+  std::this_thread::sleep_until(start_by);
+  (void)numbers.engine->step();
+  CHECK(told[1].ends == std::vector{FinishReason::kDeadline});
+  CHECK(told[1].progress.started == engine::kNotStarted);
+  while (numbers.engine->step()) {
+  }
+  CHECK(told[0].ends == std::vector{FinishReason::kLength});
+}
+
 TEST_CASE("cancelling frees slot and pages within one step: waiting, while read, while drawn") {
   for (const bool runs_ahead : {false, true}) {
     engine::EngineConfig config = config_of(2, 16);

@@ -158,6 +158,8 @@ def slow_clients_by_the_thousand():
             raw.sendall((b"GET /version HTTP/1.1\r\nX: y", b"POST /plain HTTP/1.1\r\nContent-Length: 9\r\n\r\nab",
                          b"POST /plain?stream=1&ignore_eos=1&max_tokens=1000000 HTTP/1.1\r\nContent-Length: 2\r\n\r\nab")[i % 3])
             slow.append(raw)
+        # That they all come at once is another matter.
+        wait_until(lambda: server.metric("lmd_requests_running") == n, 60, 0.5)
         times = []
         end = time.monotonic() + (12 if FULL else 1)
         connection = http.client.HTTPConnection("127.0.0.1", server.port)

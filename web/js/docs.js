@@ -129,9 +129,9 @@ function operationView(root, operation) {
   });
   const make = () => h("div", { class: "inside" },
     operation.description && h("p", {}, operation.description),
+    h("section", {}, h("h4", {}, t("tryIt")), new Trial(root, operation).element),
     content && h("section", {}, h("h4", {}, t("body")), schemaView(root, content.schema ?? {})),
-    answers.length > 0 && h("section", {}, h("h4", {}, t("answers")), h("ul", { class: "answers" }, answers)),
-    h("section", {}, h("h4", {}, t("tryIt")), new Trial(root, operation).element));
+    answers.length > 0 && h("section", {}, h("h4", {}, t("answers")), h("ul", { class: "answers" }, answers)));
   const title = [h("span", { class: `method ${operation.method}` }, operation.method.toUpperCase()),
                  h("code", { class: "path" }, operation.path), h("span", { class: "summary" }, operation.summary ?? "")];
   const view = folded(title, make);

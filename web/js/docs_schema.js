@@ -84,7 +84,16 @@ export function folded(title, make) {
   return details;
 }
 
-/** A value of the schema: what is required, with examples and defaults where there are. */
+/** What the fields that carry the question begin with. */
+const kQuestions = { messages: [{ role: "user", content: "Say hello." }], prompt: "Say hello.", input: "Say hello." };
+
+/** The fields of an example: those that are required, and one with a question if none of them is. */
+function exampleFields({ properties, required = [] }) {
+  const asks = Object.keys(kQuestions).filter((name) => properties[name]);
+  return asks.length && !asks.some((name) => required.includes(name)) ? [...required, asks.at(-1)] : required;
+}
+
+/** A value of the schema, with examples and defaults where there are. */
 export function example(root, given, depth = 0) {
   const schema = resolve(root, given);
   if (schema.example !== undefined) return schema.example;
@@ -92,12 +101,12 @@ export function example(root, given, depth = 0) {
   if (schema.const !== undefined) return schema.const;
   if (schema.default !== undefined && schema.default !== null) return schema.default;
   if (schema.enum) return schema.enum[0];
+  if (schema.properties && depth < kMaxDepth) {
+    return Object.fromEntries(exampleFields(schema).map((name) =>
+      [name, kQuestions[name] ?? example(root, schema.properties[name], depth + 1)]));
+  }
   const choices = alternatives(schema);
   if (choices?.length) return example(root, choices[0], depth + 1);
-  if (schema.properties && depth < kMaxDepth) {
-    const names = Object.keys(schema.properties).filter((name) => schema.required?.includes(name));
-    return Object.fromEntries(names.map((name) => [name, example(root, schema.properties[name], depth + 1)]));
-  }
   const type = [schema.type].flat()[0];
   if (type === "array") return schema.minItems ? [example(root, schema.items ?? {}, depth + 1)] : [];
   return { string: "", integer: schema.minimum ?? 0, number: schema.minimum ?? 0, boolean: false, object: {} }[type] ?? null;

@@ -80,6 +80,10 @@ namespace detail {
          });
 }
 
+/// What a page is told that may not.
+inline constexpr const char* kOtherOrigin =
+    "This page's origin is not allowed; see --allow-origins and --allowed-hosts.";
+
 using HeaderFields = std::vector<std::pair<std::string, std::string>>;
 
 namespace detail {

@@ -122,12 +122,6 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
 
   boost::asio::awaitable<bool> answer() {
     namespace http = boost::beast::http;
-    const std::string_view origin = field(http::field::origin);
-    CrossOrigin rules = options_.cross_origin;
-    rules.hosts.push_back(options_.host);
-    // Whoever reaches this server may use the key that it holds: pages of other origins may not.
-    if (!origin.empty() && !may_talk_without_key(rules, origin, field(http::field::host)))
-      co_return co_await send(ErrorCase::kForbidden);
     const http::verb method = request().method();
     const bool is_reading = method == http::verb::get || method == http::verb::head;
     if (const StaticFile* file = files_.find(path())) {
@@ -136,6 +130,13 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
                                            field(http::field::if_none_match));
       co_return co_await send(reply);
     }
+    const std::string_view origin = field(http::field::origin);
+    CrossOrigin rules = options_.cross_origin;
+    rules.hosts.push_back(options_.host);
+    // Whoever reaches this server may use the key that it holds: pages of other origins may not. The page's
+    // own files are nobody's secret, and browsers ask for some of them with an Origin.
+    if (!origin.empty() && !may_talk_without_key(rules, origin, field(http::field::host)))
+      co_return co_await send(ErrorCase::kForbidden, kOtherOrigin);
     if (!is_handed_on(path())) co_return co_await send(ErrorCase::kNotFound);
     if (!is_reading && method != http::verb::post) co_return co_await send(ErrorCase::kWrongMethod);
     co_return co_await hand_on();
@@ -226,8 +227,8 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
     if (!keeps_alive_) head.add("Connection", "close");
   }
 
-  boost::asio::awaitable<bool> send(ErrorCase what) {
-    const HttpReply reply = error_reply({.what = what}, ApiCompat::k018);
+  boost::asio::awaitable<bool> send(ErrorCase what, const char* message = "") {
+    const HttpReply reply = error_reply({.what = what, .message = message}, ApiCompat::k018);
     co_return co_await send(reply);
   }
 

@@ -141,9 +141,10 @@ class ServerCore {
 
   /// The reply to a request that no endpoint has to see. None: `job` has its route, and its client.
   [[nodiscard]] std::optional<HttpReply> reply_early(const RequestHead& head, Job& job) {
+    const StaticFile* const file = static_files.find(head.path);
+    if (file != nullptr && head.method != "OPTIONS") return reply_with(*file, head);
     if (const auto refused = refuse_origin(head)) return refused;
     if (head.method == "OPTIONS") return preflight(head);
-    if (const StaticFile* file = static_files.find(head.path)) return reply_with(*file, head);
     job.route = routes.find(head.method, head.path);
     const auto client = authorised(head);
     if (!client && (job.route == nullptr || job.route->needs_key))
@@ -237,8 +238,7 @@ class ServerCore {
     CrossOrigin rules = options.cross_origin;
     rules.hosts.push_back(options.host);
     if (may_talk_without_key(rules, head.origin, head.host)) return std::nullopt;
-    return error(ErrorCase::kForbidden,
-                 "This page's origin is not allowed; see --allow-origins and --allowed-hosts.");
+    return error(ErrorCase::kForbidden, kOtherOrigin);
   }
 
   [[nodiscard]] HttpReply preflight(const RequestHead& head) const {

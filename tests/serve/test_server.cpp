@@ -82,6 +82,7 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--fatal-on", o.fatal_on);
   app.add_option("--batch", o.engine.max_batch_size);
   app.add_option("--session-len", o.engine.session_len);
+  app.add_option("--max-prefill", o.engine.max_prefill_tokens);
   app.add_option("--load-ms", o.load_ms);
   app.add_flag("--log-json", o.is_json);
   app.add_flag("--quiet", o.is_quiet);

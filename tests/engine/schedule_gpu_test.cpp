@@ -43,5 +43,5 @@ TEST_CASE("deterministic: whatever comes and goes, answers are bit by bit those 
     test::check_accounts(*engine, told);
     preemptions += engine->stats().preemptions;
   }
-  CHECK(preemptions > 50);  // what is tested has happened
+  CHECK(preemptions > 10);  // what is tested has happened; how often depends on the device's pace
 }

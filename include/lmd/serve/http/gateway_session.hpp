@@ -63,8 +63,10 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
       : stream_(std::move(socket)), options_(options), files_(files) {}
 
   boost::asio::awaitable<void> run() {
-    while (co_await serve_one()) {
-    }
+    // Not in the loop's head: see connection_io.hpp.
+    bool goes_on = true;
+    while (goes_on)
+      goes_on = co_await serve_one();
     Code ignored;
     (void)stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
   }
@@ -101,7 +103,10 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
     if (failure) co_return co_await refuse(failure);
     keeps_alive_ = request().keep_alive() && request().version() == 11;
     const bool is_asking = field(http::field::expect) == "100-continue";
-    if (is_asking && !co_await write("HTTP/1.1 100 Continue\r\n\r\n")) co_return false;
+    if (is_asking) {
+      const bool is_told = co_await write("HTTP/1.1 100 Continue\r\n\r\n");
+      if (!is_told) co_return false;
+    }
     stream_.expires_after(options_.body_time);
     const auto [body_failure, m] = co_await http::async_read(stream_, buffer_, *parser_, kToken);
     if (body_failure) co_return co_await refuse(body_failure);
@@ -212,7 +217,9 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
       std::string text(is_chunked() ? std::string_view() : piece);
       if (is_chunked()) append_chunk(text, piece);
       if (is_chunked() && piece.empty()) text = kLastChunk;
-      if (!text.empty() && !co_await write(text)) co_return;
+      if (text.empty()) continue;
+      const bool is_written = co_await write(text);
+      if (!is_written) co_return;
     } while (!piece.empty());
   }
 

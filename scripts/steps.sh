@@ -49,6 +49,18 @@ need_packages() {
   fi
 }
 
+# want_packages NAME...: the same for what is not needed, but used where it is there: installed where that
+# takes no other user, and not missed where it cannot be.
+want_packages() {
+  local package
+  ((EUID == 0)) && command -v apt-get >/dev/null || return 0
+  for package in "$@"; do
+    has_package "$package" ||
+      step "install-$package" "installing $package" \
+        apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "$package" 2>/dev/null || true
+  done
+}
+
 # Asks for what is used rather than for the package, so that other ways to install it count too.
 is_installed() {
   case $1 in

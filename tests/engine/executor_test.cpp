@@ -137,3 +137,49 @@ TEST_CASE("activations and logits of the processor are in its plan") {
   CHECK(total_bytes(needs.workspace) ==
         4 * (engine::step_rows(m, config()) * row + config().max_batch_size * m.vocab_size));
 }
+
+TEST_CASE("a long step gives signs of life, one behind each layer") {
+  const model::ModelConfig m = cases::tiny_config();
+  const engine::EngineConfig c = config();
+  const cache::CacheGeometry geometry{m.n_layers, m.n_kv_heads, m.head_dim,
+                                      engine::sealed_unit_bytes(0, m.head_dim)};
+  const engine::MemoryPlan plan = engine::plan_memory(m, c, geometry, 0, std::int64_t{1} << 30);
+  engine::CpuExecutor executor(cases::tiny_decoder(m, 0, plan.max_rows), plan);
+  int n_signs = 0;
+  executor.on_progress([&] { ++n_signs; });
+  const std::vector<int> ids = {1, 2, 3};
+  const engine::StepItem item{.slot = 0, .ids = ids, .rope_base = 10000.0};
+  executor.begin({&item, 1});
+  CHECK(n_signs == m.n_layers);
+}
+
+TEST_CASE("what an executor reports is the engine's sign of life") {
+  class Reporting final : public engine::Executor {
+   public:
+    explicit Reporting(std::function<void()>& report) : report_(report) {}
+    [[nodiscard]] const model::ModelConfig& model() const override { return config_; }
+    [[nodiscard]] cache::CacheGeometry geometry() const override { return {}; }
+    [[nodiscard]] int max_rows() const override { return 64; }
+    [[nodiscard]] std::int64_t step_weight_bytes(int) const override { return 0; }
+    void on_progress(std::function<void()> report) override { report_ = std::move(report); }
+    void begin(std::span<const engine::StepItem>) override {}
+    void finish(std::span<engine::Drawn>) override {}
+    void logits(const engine::StepItem&, float*) override {}
+
+   private:
+    model::ModelConfig config_ = cases::tiny_config();
+    std::function<void()>& report_;
+  };
+  const model::ModelConfig m = cases::tiny_config();
+  const cache::CacheGeometry geometry{m.n_layers, m.n_kv_heads, m.head_dim,
+                                      engine::sealed_unit_bytes(0, m.head_dim)};
+  std::function<void()> report;
+  engine::Engine e(std::make_unique<Reporting>(report), config(),
+                   engine::plan_memory(m, config(), geometry, 0, std::int64_t{1} << 30));
+  REQUIRE(report);
+  const engine::Clock::time_point before = e.heartbeat();
+  while (engine::Clock::now() == before) {
+  }
+  report();
+  CHECK(e.heartbeat() > before);
+}

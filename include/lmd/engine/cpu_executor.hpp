@@ -30,6 +30,8 @@ class CpuExecutor final : public Executor {
     return decoder_.step_weight_bytes(rows);
   }
 
+  void on_progress(std::function<void()> report) override { decoder_.on_layer(std::move(report)); }
+
   void begin(std::span<const StepItem> items) override {
     clear();
     draws_.clear();

@@ -25,6 +25,7 @@ class Engine {
         inbox_(plan.max_batch_size + config.max_queued_requests, most_queued_tokens(config, plan)),
         scheduler_(executor_->model(), plan, config),
         nothing_(static_cast<std::size_t>(ceil_div(executor_->model().vocab_size, 32))) {
+    executor_->on_progress([this] { heartbeat_ = Clock::now(); });
     publish();
   }
   /// On the Host or Cpu backend; `decoder` must have room for plan.max_rows rows.
@@ -44,7 +45,7 @@ class Engine {
     return stats;
   }
 
-  /// When `step` last returned. A thread that owns an idle engine calls it now and then: where this is long
+  /// When `step` last returned, or a long one got on. A thread that owns an idle engine calls it now and then: where this is long
   /// ago, the thread hangs.
   [[nodiscard]] Clock::time_point heartbeat() const { return heartbeat_.load(); }
 

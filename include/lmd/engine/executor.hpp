@@ -7,6 +7,7 @@
 #include <lmd/model/config.hpp>
 
 #include <cstdint>
+#include <functional>
 #include <span>
 
 namespace lmd::engine {
@@ -58,6 +59,9 @@ class Executor {
   /// of that one. Neither may have penalties or masks or list tokens, which take what the host does not
   /// know.
   [[nodiscard]] virtual bool runs_ahead() const { return false; }
+
+  /// Has `report` called while a step of seconds gets on. Steps of a GPU are too short to need it.
+  virtual void on_progress(std::function<void()> report) { (void)report; }
 
   /// Begins a step: the items' keys and values will be in the cache, full pages sealed. Slots are
   /// distinct. The draws, and what they point to, stay where they are until the step is finished.

@@ -8,6 +8,7 @@
 #include <lmd/model/ops.hpp>
 #include <lmd/model/weights.hpp>
 
+#include <functional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -61,6 +62,9 @@ class Decoder {
     return {config_.n_layers, config_.n_kv_heads, config_.head_dim, ops_.unit_bytes};
   }
 
+  /// Has `report` called after each layer of a step: a long step is known to get on.
+  void on_layer(std::function<void()> report) { on_layer_ = std::move(report); }
+
   /// Runs the step; keys and values of its tokens are in the cache afterwards.
   ///
   ///   x += wo attention(rms_norm(x));   x += down(silu(gate h) * (up h)),  h = rms_norm(x)
@@ -94,6 +98,7 @@ class Decoder {
       stacked(w.gate_up, normed_.data(), gate_up_.data(), m);
       ops_.silu_mul(backend_, {gated_.data(), gate_up_.data(), m, config_.intermediate_size});
       add(w.down, gated_.data(), m);
+      if (on_layer_) on_layer_();
     }
     write_logits(step.logit_rows, logits);
   }
@@ -180,6 +185,7 @@ class Decoder {
   Ops<Cpu> ops_;
   Cpu backend_;
   int max_rows_;
+  std::function<void()> on_layer_;
   Buffer<float> x_;         // [rows, hidden] the residual stream
   Buffer<float> normed_;    // [rows, hidden]
   Buffer<float> qkv_;       // [rows, qkv_size]

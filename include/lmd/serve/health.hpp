@@ -34,8 +34,8 @@ struct Health {
 [[nodiscard]] inline HttpReply ready_reply(const Health& health, const HealthLimits& limits) {
   if (health.is_dead) return health_reply(503, "dead");
   if (health.phase == Phase::kLoading) return health_reply(503, "loading");
-  if (health.silence > limits.ready) return health_reply(503, "hung");
   if (health.phase == Phase::kDraining) return health_reply(404, "draining");
+  if (health.silence > limits.ready) return health_reply(503, "hung");
   return health_reply(200, "healthy");
 }
 

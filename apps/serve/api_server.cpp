@@ -127,8 +127,9 @@ ExitCode run_api_server(ApiServerOptions& o) {
   server.on_reload([&] { set_level(log, o); });
   server.listen();
   int status = 0;
+  std::unique_ptr<serve::Api>
+      api;  // outlives its routes, and requests of the engine that use its sessions
   Runtime runtime;
-  std::unique_ptr<serve::Api> api;  // outlives its routes
   std::thread io([&] { status = server.run(); });
   try {
     o.runtime.needs_tokenizer = true;

@@ -111,6 +111,7 @@ class EngineThread {
       is_stopping_ = true;
     }
     idle_.notify_one();
+    { const std::lock_guard lock(mail_mutex_); }  // the thread waits, or will see that it stops
     mail_taken_.notify_one();
     if (thread_.joinable()) thread_.join();
   }

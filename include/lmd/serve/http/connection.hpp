@@ -42,7 +42,6 @@ class Connection final : public ConnectionIo {
     bool is_stream = false;
     bool has_head = false;  ///< the head of a stream was sent
     ApiError failure = {};  ///< of a call that is broken
-    std::unique_ptr<BodyShare> share;
   };
 
   /// Reads a request and answers it. False: it was the connection's last.
@@ -115,10 +114,10 @@ class Connection final : public ConnectionIo {
       pending_ += "HTTP/1.1 100 Continue\r\n\r\n";
       (void)co_await flush();
     }
-    x.share = std::make_unique<BodyShare>(core_.body_bytes);
+    x.job->share = std::make_unique<BodyShare>(core_.body_bytes);
     for (;;) {
       reader.put_body(unparsed_);
-      x.share->grow_to(reader.body_size());
+      x.job->share->grow_to(reader.body_size());
       if (core_.body_bytes > core_.options.limits.all_body_bytes)
         reader.fail(ErrorCase::kQueueFull);
       if (reader.failure()) break;
@@ -198,7 +197,7 @@ class Connection final : public ConnectionIo {
       co_return;
     }
     job.body = {};
-    x.share.reset();
+    job.share.reset();
     if (const auto* reply = std::get_if<HttpReply>(&job.result)) {
       co_await send(*reply, x);
     } else {

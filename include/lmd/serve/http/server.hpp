@@ -121,11 +121,20 @@ class Server {
     while (acceptor_.is_open()) {
       auto [error, socket] = co_await acceptor_.async_accept(asio::as_tuple(asio::use_awaitable));
       if (!error) {
-        take(std::move(socket));
+        try_take(std::move(socket));
       } else if (acceptor_.is_open()) {  // no file descriptor is left, or the client is gone
         asio::steady_timer pause(core_.io, kTick);
         (void)co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
       }
+    }
+  }
+
+  /// A connection for which there is no memory must not end the others.
+  void try_take(tcp::socket socket) {
+    try {
+      take(std::move(socket));
+    } catch (const std::exception& e) {
+      core_.log.write(LogLevel::kError, "a connection could not be taken", {{"reason", e.what()}});
     }
   }
 
@@ -185,9 +194,9 @@ class Server {
       std::shared_ptr<asio::ssl::context> tls;
       if (!o.tls_certificate_file.empty())
         tls = make_tls_context(o.tls_certificate_file, o.tls_key_file);
+      if (reload_more_) reload_more_();
       core_.keys = std::move(keys);
       core_.tls = std::move(tls);
-      if (reload_more_) reload_more_();
       core_.log.write(LogLevel::kInfo, "reloaded keys, certificate and log level");
     } catch (const std::exception& e) {
       core_.log.write(LogLevel::kError, "reload failed, everything stays as it was",

@@ -82,6 +82,7 @@ struct Job {
   std::uint64_t client = 0;
   const Route* route = nullptr;
   std::unique_ptr<CallSlot> slot;
+  std::unique_ptr<BodyShare> share;  ///< of `body`, as long as that is held
   std::atomic<bool> is_left{false};  ///< nobody waits for the result
   std::variant<std::monostate, HttpReply, std::shared_ptr<RunningCall>> result;
 };
@@ -289,6 +290,7 @@ class ServerCore {
 
   /// On a worker.
   void work(Job& job) {
+    if (job.is_left) return;
     HttpReply reply;
     const auto run = [&] {
       ApiResult result = job.route->endpoint(request_of(job));

@@ -92,6 +92,18 @@ inline void add_engine_flags(CLI::App& app, RuntimeOptions& options) {
   detail::add_only(app, "--backend", "turbomind", "lmd has one engine");
   detail::add_only(app, "--tp", "1", "this backend runs in one process");
   detail::add_only(app, "--cache-block-seq-len", "64", "pages have 64 tokens");
+  detail::add_only(app, "--dp", "1", "one process runs one copy; start several");
+  detail::add_only(app, "--ep", "1", "no supported model has experts");
+  detail::add_only(app, "--cp", "1", "a sequence is not split over GPUs");
+  detail::add_only(app, "--nnodes", "1", "this backend runs in one process");
+  detail::add_only(app, "--node-rank", "0", "this backend runs in one process");
+  detail::add_only(app, "--communicator", "nccl", "nothing is communicated in one process");
+  detail::add_only(app, "--async", "1", "the engine has one mode");
+  detail::add_only(app, "--num-tokens-per-iter", "0", "--max-prefill-token-num bounds a step");
+  detail::add_only(app, "--max-prefill-iters", "1", "--max-prefill-token-num bounds a step");
+  app.add_flag_callback(
+         "--language-model-only", [] {}, "no effect: only the language part is ever loaded")
+      ->group(kCompatible);
   app.add_flag_callback(
          "--trust-remote-code", [] {}, "no effect: no code of a model is ever run")
       ->group(kCompatible);

@@ -87,7 +87,8 @@ void add_access_flags(CLI::App& app, ApiServerOptions& o) {
             "names under which browsers reach this server, beside localhost and addresses")
       ->group(kAccess);
   add_words(app, "--allowed-media-domains", o.media_domains, "DOMAIN",
-            "image URLs of these are fetched; else images come as data: alone")
+            "image URLs of these are not refused for their host; nothing is fetched, as no "
+            "supported model sees images")
       ->group(kAccess);
 }
 

@@ -291,30 +291,6 @@ TEST_CASE("a request past its deadline never starts, or stops within a step") {
   test::check_accounts(*numbers.engine, {running, waiting, late});
 }
 
-TEST_CASE("a request that has not started in time never does, one that has goes on") {
-  Numbers numbers(config_of(1, 512), 0, true);
-  test::Told running;
-  test::Told waiting;
-  const auto submit = [&](engine::Request r, engine::Clock::time_point start_by, test::Told& to) {
-    r.start_by = start_by;
-    (void)numbers.engine->submit(std::move(r), [&](const engine::TokenEvent& e) { to.take(e); });
-  };
-  const auto soon = engine::Clock::now() + std::chrono::milliseconds(20);
-  submit(request(10, 100), soon, running);
-  submit(request(11, 100), soon, waiting);
-  (void)numbers.engine->step();
-  while (engine::Clock::now() < soon) {
-  }
-  (void)numbers.engine->step();
-  CHECK(waiting.ends == std::vector{FinishReason::kDeadline});
-  CHECK(waiting.ids.empty());
-  CHECK(running.ends.empty());
-  while (numbers.engine->step()) {
-  }
-  CHECK(running.ends == std::vector{FinishReason::kLength});
-  test::check_accounts(*numbers.engine, {running, waiting});
-}
-
 TEST_CASE("a request that has not started in time never does; one that has goes on") {
   Numbers numbers(config_of(1, 512), 0, true);
   test::Told told[2];

@@ -671,7 +671,7 @@ def bench_says_what_does_not_fit():
         refused("bench", command, *RANDOM, *small[:4], "--session-len", "39", status=3, says=["--session-len 39", "40"])
     refused("bench", "latency", *RANDOM, *small, "--batch", "4", "--max-batch-size", "3", status=3, says=["--batch 4", "3"])
     refused("bench", "latency", *RANDOM, *small, "--batch", "4", "--max-prefill-token-num", "32", "--session-len", "40",
-            status=3, says=["43", "--session-len is 40"])
+            status=3, says=["44", "--session-len is 40"])
     result = run("bench", "latency", *RANDOM, *small, "--batch", "1,4", "--max-batch-size", "3", "--json")
     check(result.status == 0, result)
     rows = json.loads(result.out)["rows"]

@@ -90,8 +90,9 @@ class Engine {
  private:
   [[nodiscard]] static std::int64_t most_queued_tokens(const EngineConfig& config,
                                                        const MemoryPlan& plan) {
-    return config.max_queued_tokens > 0 ? config.max_queued_tokens
-                                        : 2 * plan.n_pages * cache::kPageTokens;
+    if (config.max_queued_tokens > 0) return config.max_queued_tokens;
+    // Open pages hold tokens, too: all of them where sessions are shorter than a page.
+    return 2 * (plan.n_pages + plan.max_batch_size) * cache::kPageTokens;
   }
 
   bool run_step() {

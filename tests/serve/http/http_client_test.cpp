@@ -11,8 +11,8 @@
 
 using namespace lmd;
 using namespace lmd::serve;
-using lmd::test::Script;
 using lmd::test::ScriptedServer;
+using lmd::test::ServerScript;
 using namespace std::chrono_literals;
 
 namespace {
@@ -24,12 +24,12 @@ const std::string kChunks =
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     "3\r\nabc\r\n1;ext=1\r\nd\r\n0\r\nTrailer: x\r\n\r\n";
 
-ClientResponse fetch_once(const Script::Step& step, ClientLimits limits = {}) {
+ClientResponse fetch_once(const ServerScript::Step& step, ClientLimits limits = {}) {
   ScriptedServer server({{{step}}});
   return BlockingClient(parse_url(server.url()), limits).fetch(kGet);
 }
 
-ClientFailure failure_of(const Script::Step& step, ClientLimits limits = {}) {
+ClientFailure failure_of(const ServerScript::Step& step, ClientLimits limits = {}) {
   try {
     (void)fetch_once(step, limits);
   } catch (const ClientError& e) {

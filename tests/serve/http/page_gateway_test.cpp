@@ -14,8 +14,8 @@
 
 using namespace lmd;
 using namespace lmd::serve;
-using lmd::test::Script;
 using lmd::test::ScriptedServer;
+using lmd::test::ServerScript;
 using namespace std::chrono_literals;
 
 namespace {

@@ -18,7 +18,7 @@
 namespace lmd::test {
 
 /// What one connection does, in order; it is closed at the end.
-struct Script {
+struct ServerScript {
   struct Step {
     std::string bytes;         ///< sent after a whole request has come
     bool in_bytes = false;     ///< each byte alone
@@ -30,7 +30,7 @@ struct Script {
 /// Serves as many connections as there are scripts, one after another, on a thread of its own.
 class ScriptedServer {
  public:
-  explicit ScriptedServer(std::vector<Script> scripts)
+  explicit ScriptedServer(std::vector<ServerScript> scripts)
       : acceptor_(context_, {boost::asio::ip::address_v4::loopback(), 0}),
         scripts_(std::move(scripts)),
         thread_([this] { run(); }) {}
@@ -49,11 +49,11 @@ class ScriptedServer {
   using Socket = boost::asio::ip::tcp::socket;
 
   void run() {
-    for (const Script& script : scripts_) {
+    for (const ServerScript& script : scripts_) {
       Socket socket = acceptor_.accept();
       socket.set_option(boost::asio::ip::tcp::no_delay(true));
       boost::system::error_code error;
-      for (const Script::Step& step : script.steps) {
+      for (const ServerScript::Step& step : script.steps) {
         if (!read_request(socket)) break;
         for (std::size_t i = 0; step.in_bytes && i < step.bytes.size(); ++i) {
           boost::asio::write(socket, boost::asio::buffer(&step.bytes[i], 1), error);
@@ -87,7 +87,7 @@ class ScriptedServer {
 
   boost::asio::io_context context_;
   boost::asio::ip::tcp::acceptor acceptor_;
-  std::vector<Script> scripts_;
+  std::vector<ServerScript> scripts_;
   std::thread thread_;
 };
 

@@ -94,6 +94,14 @@ TEST_CASE("counts are exact at their bounds, and large ones cost no states") {
   CHECK_FALSE(takes(nested, repeated(repeated("x", 4095) + "y", 2)));
 }
 
+TEST_CASE("tens of thousands of counts are rules of their own") {
+  CHECK(compile_regex(repeated("a{99}", 43'000))->n_rules() > 43'000);
+  const auto grammar = compile_regex("(a{99}b{99}){2}");
+  const std::string once = repeated("a", 99) + repeated("b", 99);
+  CHECK(takes(grammar, once + once));
+  CHECK_FALSE(takes(grammar, once + once.substr(1)));
+}
+
 TEST_CASE("characters are UTF-8 up to their last code point, without surrogates") {
   const auto grammar = compile_regex("[^x]");
   for (const char* text :

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -227,15 +228,14 @@ class GrammarBuilder {
   }
 
   [[nodiscard]] Expr counted(Expr part, int min, int max, std::string_view tail) {
-    for (const auto& [id, low, high, end, rule] : counted_) {
-      if (id == part.id && low == min && high == max && end == tail) return call(rule);
-    }
+    const auto [at, is_new] = counted_.try_emplace({part.id, min, max, std::string(tail)});
+    if (!is_new) return call(at->second);
     const Rule r = rule(false);
     define(r, part);
     rules_[r.id].min_count = static_cast<std::uint32_t>(min);
     rules_[r.id].max_count = static_cast<std::uint32_t>(max);
     rules_[r.id].tail = tail;
-    counted_.emplace_back(part.id, min, max, tail, r);
+    at->second = r;
     return call(r);
   }
 
@@ -392,7 +392,7 @@ class GrammarBuilder {
   GrammarMeter* meter_;
   std::vector<Node> nodes_;  // [0] is the empty text
   std::vector<RuleBody> rules_;
-  std::vector<std::tuple<std::uint32_t, int, int, std::string, Rule>> counted_;
+  std::map<std::tuple<std::uint32_t, int, int, std::string>, Rule> counted_;  // part, counts, tail
   std::size_t n_nfa_edges_ = 0;
   bool writes_out_ = false;
 };

@@ -51,6 +51,19 @@ std::string repeated(const std::string& text, int n) {
   return out;
 }
 
+/// Different names of three characters, each with `tail` behind it.
+std::string names_of(int n, const std::string& tail) {
+  constexpr std::string_view kDigits = "0123456789abcdefghijklmnopqrstuvwxyz";
+  std::string out;
+  for (int i = 0; i < n; ++i) {
+    out += i == 0 ? "\"" : ",\"";
+    for (const int place : {36 * 36, 36, 1})
+      out += kDigits[static_cast<std::size_t>(i / place % 36)];
+    out += '"' + tail;
+  }
+  return out;
+}
+
 }  // namespace
 
 TEST_CASE("any JSON object") {
@@ -349,6 +362,44 @@ TEST_CASE("hostile schemas are refused within a few steps for each of their byte
   for (int i = 0; i < 100; ++i)
     wide += ",{}";
   CHECK(contains(refusal(wide + "]}", 10000), "more than 64 alternatives"));
+}
+
+TEST_CASE("combinations keep the order of names, and required ones count once") {
+  check({
+      {R"({"allOf":[{"type":"object","properties":{"b":{"type":"null"},"a":{}},"required":["z","a"]},
+           {"properties":{"c":{},"a":{"type":"boolean"}},"required":["a","y","z"]}]})",
+       {R"({"a":true,"z":1,"y":2})", R"({"b":null,"a":true,"c":3,"z":1,"y":2})"},
+       {R"({"a":1,"z":1,"y":2})", R"({"a":true,"y":2,"z":1})", R"({"a":true,"z":1,"y":2,"z":1})",
+        R"({"z":1,"y":2})"}},
+      {R"({"type":"object","required":["n","x","x"],"properties":{"x":{"type":"null"},"o":false},"additionalProperties":{"type":"integer"}})",
+       {R"({"x":null,"n":1})", R"({"x":null,"n":1,"p":2})"},
+       {R"({"x":null,"n":1,"o":1})", R"({"x":null,"n":null})", R"({"x":null,"n":1,"n":1})"}},
+      {R"({"allOf":[{"type":"object"},{"properties":{"a":{"type":"null"}},"additionalProperties":{"type":"integer"}}]})",
+       {R"({"a":null,"b":1})"},
+       {R"({"a":1})", R"({"b":null})"}},
+  });
+  CHECK(contains(refusal(R"({"type":"object","required":["n"],"properties":{"n":false}})"),
+                 "satisfies it"));
+}
+
+TEST_CASE("names are as few as subschemas, and the search for them is counted") {
+  const std::string names = names_of(40'000, "");
+  CHECK(contains(refusal(R"({"type":"object","required":[)" + names + "]}",
+                         12 * static_cast<std::int64_t>(names.size())),
+                 "more than 2000 subschemas"));
+  const std::string required = R"({"required":[)" + names_of(18'000, "") + "]}";
+  CHECK(contains(refusal(R"({"type":"object","allOf":[)" + required + "," + required + "]}"),
+                 "more than 2000 subschemas"));
+  const std::string object = R"({"type":"object","properties":{)" + names_of(2000, ":{}") + "}}";
+  CHECK(contains(refusal(R"({"allOf":[)" + object + "," + object + "]}"), "steps to compile"));
+  CHECK(contains(refusal(R"({"oneOf":[)" + required + "," + required + "]}"), "steps to compile"));
+  // where only one part of a combination speaks of properties, nothing is searched
+  std::string all = R"({"type":"object","properties":{)" + names_of(900, ":{}") + "}}";
+  for (int i = 0; i < 8; ++i)
+    all = R"({"allOf":[)" + all + R"(,{"required":["000"]}]})";
+  const auto grammar = compile_json_schema(all);
+  CHECK(takes(grammar, R"({"000":1,"002":2})"));
+  CHECK_FALSE(takes(grammar, R"({"002":2})"));
 }
 
 TEST_CASE("schemas whose combinations grow without bound are refused when the budget is spent") {

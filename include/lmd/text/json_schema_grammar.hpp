@@ -20,6 +20,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -65,6 +66,12 @@ class JsonSchemaCompiler {
     Schema schema;
     int depth;
   };
+  /// A property that objects may have. \pre the object's schema outlives it
+  struct Property {
+    std::string name;
+    const Schema* schema;
+    bool is_required;
+  };
   /// How objects go on behind their properties: names of `key` with a value of `value`.
   struct Others {
     bool are_allowed = false;
@@ -94,8 +101,12 @@ class JsonSchemaCompiler {
   }
 
   void count_nodes(std::size_t n) {
+    require_nodes(n);
     n_nodes_ += n;
-    LMD_REQUIRE(n_nodes_ <= static_cast<std::size_t>(b_->meter().budget().schema_nodes),
+  }
+  /// \throws Error(kConfig) unless `n` more would be within the budget.
+  void require_nodes(std::size_t n) const {
+    LMD_REQUIRE(n_nodes_ + n <= static_cast<std::size_t>(b_->meter().budget().schema_nodes),
                 ErrorCode::kConfig,
                 "grammar: more than " + std::to_string(b_->meter().budget().schema_nodes) +
                     " subschemas and values in a JSON schema are not supported");
@@ -274,10 +285,10 @@ class JsonSchemaCompiler {
   ///
   /// States of the graph:  2 i and 2 i + 1 for property i: something stands before it; only it is missing.
   [[nodiscard]] Expr object(const Schema& schema, int depth) {
-    const std::vector<std::string> names = property_names(schema);
-    const auto n = static_cast<std::uint32_t>(names.size());
-    const Others others = other_properties(schema, names, depth);
-    const bool has_one = needs_one(schema, names);
+    const std::vector<Property> properties = properties_of(schema);
+    const auto n = static_cast<std::uint32_t>(properties.size());
+    const Others others = other_properties(schema, properties, depth);
+    const bool has_one = needs_one(schema, properties);
     // Nodes: begin, then for i in 0..n "members end or a comma follows" and "a member i or later follows", then end.
     const auto after = [](std::uint32_t i) { return 1 + 2 * i; };
     const auto before = [](std::uint32_t i) { return 2 + 2 * i; };
@@ -285,9 +296,9 @@ class JsonSchemaCompiler {
     std::vector<GrammarBuilder::GraphEdge> edges = {{0, b_->text("{"), before(0)}};
     bool is_optional_rest = true;
     for (std::uint32_t i = n; i-- > 0;) {
-      const bool is_required = requires_name(schema, names[i]);
-      const Expr member = b_->sequence({b_->text(JsonGrammar::text_of(names[i])), json_->colon(),
-                                        value(property_schema(schema, names[i]), depth + 1)});
+      const auto& [name, of_value, is_required] = properties[i];
+      const Expr member = b_->sequence(
+          {b_->text(JsonGrammar::text_of(name)), json_->colon(), value(*of_value, depth + 1)});
       edges.push_back({before(i), member, after(i + 1)});
       if (!is_required) edges.push_back({before(i), b_->empty(), before(i + 1)});
       is_optional_rest = is_optional_rest && !is_required;
@@ -317,40 +328,35 @@ class JsonSchemaCompiler {
     edges.push_back({from, b_->sequence({member, more, b_->text("}")}), end});
   }
 
-  [[nodiscard]] static bool requires_name(const Schema& schema, const std::string& name) {
-    if (!schema.contains("required")) return false;
-    const Schema& required = schema["required"];
-    return std::find(required.begin(), required.end(), name) != required.end();
-  }
-
-  [[nodiscard]] static std::vector<std::string> property_names(const Schema& schema) {
-    std::vector<std::string> names;
-    const auto has_schema = [&](const std::string& name) {
-      return schema.contains("properties") && schema["properties"].contains(name);
-    };
-    if (schema.contains("properties")) {
-      for (const auto& [name, property] : schema["properties"].items()) {
-        if (property != Schema(false) || requires_name(schema, name)) names.push_back(name);
-      }
+  /// Those that may stand in an object, in their order.
+  [[nodiscard]] std::vector<Property> properties_of(const Schema& schema) const {
+    static const Schema kEmpty = Schema::object();
+    static const Schema kAny = true;
+    static const Schema kNever = false;
+    const Schema& named = schema.contains("properties") ? schema["properties"] : kEmpty;
+    const Schema& required = schema.contains("required") ? schema["required"] : kEmpty;
+    require_nodes(named.size());
+    std::set<std::string_view> missing;
+    for (const Schema& name : required)
+      missing.insert(name.get_ref<const std::string&>());
+    require_nodes(missing.size());
+    std::vector<Property> out;
+    for (const auto& [name, property] : named.items()) {
+      const bool is_required = missing.erase(name) > 0;
+      if (is_required || property != kNever) out.push_back({name, &property, is_required});
     }
-    if (!schema.contains("required")) return names;
-    for (const Schema& required : schema["required"]) {
-      auto name = required.get<std::string>();
-      if (!has_schema(name) && std::find(names.begin(), names.end(), name) == names.end())
-        names.push_back(std::move(name));
+    const Schema* others =
+        schema.contains("additionalProperties") ? &schema["additionalProperties"] : &kAny;
+    for (const Schema& name : required) {
+      const auto& text = name.get_ref<const std::string&>();
+      if (missing.erase(text) > 0) out.push_back({text, others, true});
     }
-    return names;
-  }
-
-  [[nodiscard]] static Schema property_schema(const Schema& schema, const std::string& name) {
-    if (schema.contains("properties") && schema["properties"].contains(name))
-      return schema["properties"][name];
-    return schema.contains("additionalProperties") ? schema["additionalProperties"] : Schema(true);
+    return out;
   }
 
   /// Where `properties` are given, others are made only when the schema allows them in so many words.
   [[nodiscard]] Others other_properties(const Schema& schema,
-                                        const std::vector<std::string>& names,
+                                        const std::vector<Property>& properties,
                                         int depth) {
     Others others;
     const bool has_rest = schema.contains("additionalProperties");
@@ -358,7 +364,7 @@ class JsonSchemaCompiler {
       const Schema& patterns = schema["patternProperties"];
       const bool is_closed = !has_rest || schema["additionalProperties"] == Schema(false);
       refuse_schema_if(
-          patterns.size() > 1 || !names.empty() || !is_closed || schema.contains("properties"),
+          patterns.size() > 1 || !properties.empty() || !is_closed || schema.contains("properties"),
           "patternProperties beside other properties");
       others.key = strings_.string({0, GrammarBuilder::kUnbounded, {patterns.begin().key()}});
       others.value = value(patterns.front(), depth + 1);
@@ -366,9 +372,11 @@ class JsonSchemaCompiler {
       return others;
     }
     const bool is_open = has_rest ? schema["additionalProperties"] != Schema(false)
-                                  : !schema.contains("properties") && names.empty();
+                                  : !schema.contains("properties") && properties.empty();
     if (!is_open) return others;
-    std::vector<std::string> excluded = names;
+    std::vector<std::string> excluded;
+    for (const Property& property : properties)
+      excluded.push_back(property.name);
     if (schema.contains("properties")) {
       for (const auto& [name, unused] : schema["properties"].items())
         excluded.push_back(name);
@@ -381,11 +389,11 @@ class JsonSchemaCompiler {
 
   /// Whether minProperties asks for one property where none is required. Larger numbers, and a maxProperties that named
   /// properties may exceed, are refused.
-  [[nodiscard]] bool needs_one(const Schema& schema, const std::vector<std::string>& names) const {
-    int n_required = 0;
-    for (const std::string& name : names)
-      n_required += requires_name(schema, name) ? 1 : 0;
-    const auto n_named = static_cast<int>(names.size());
+  [[nodiscard]] bool needs_one(const Schema& schema,
+                               const std::vector<Property>& properties) const {
+    const auto n_required = std::count_if(properties.begin(), properties.end(),
+                                          [](const Property& p) { return p.is_required; });
+    const auto n_named = static_cast<int>(properties.size());
     const int least = count(schema, "minProperties", 0);
     refuse_schema_if(least > 1 && least > n_required,
                      "minProperties above 1 and the number of required ones");

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -203,10 +204,7 @@ class SchemaMerger {
         out[key] = common_values(out[key], value);
         if (out[key].empty()) return false;
       } else if (key == "required" || key == "pattern" || key == "format") {
-        for (const Schema& item : value) {
-          if (std::find(out[key].begin(), out[key].end(), item) == out[key].end())
-            out[key].push_back(item);
-        }
+        add_missing(a[key], value, out[key]);
       } else if (key.starts_with("min") || key == "exclusiveMinimum") {
         if (value > out[key]) out[key] = value;
       } else if (key.starts_with("max") || key == "exclusiveMaximum") {
@@ -218,6 +216,16 @@ class SchemaMerger {
     merge_properties(a, b, out);
     merge_items(a, b, out);
     return out;
+  }
+
+  /// Adds the strings of `more` that `list` lacks to a copy of it.
+  static void add_missing(const Schema& list, const Schema& more, Schema& copy) {
+    std::set<std::string_view> known;
+    for (const Schema& item : list)
+      known.insert(item.get_ref<const std::string&>());
+    for (const Schema& item : more) {
+      if (known.insert(item.get_ref<const std::string&>()).second) copy.push_back(item);
+    }
   }
 
   [[nodiscard]] Schema common_values(const Schema& a, const Schema& b) {
@@ -242,7 +250,22 @@ class SchemaMerger {
     return schema.contains("additionalProperties") ? schema["additionalProperties"] : Schema(true);
   }
 
-  static void merge_properties(const Schema& a, const Schema& b, Schema& out) {
+  [[nodiscard]] static bool speaks_of_properties(const Schema& schema) {
+    return schema.contains("properties") || schema.contains("additionalProperties");
+  }
+  [[nodiscard]] static std::size_t n_properties(const Schema& schema) {
+    return schema.contains("properties") ? schema["properties"].size() : 0;
+  }
+
+  void merge_properties(const Schema& a, const Schema& b, Schema& out) const {
+    if (!speaks_of_properties(b)) return;  // `out` has those of `a`
+    if (!speaks_of_properties(a)) {
+      for (const char* key : {"properties", "additionalProperties"})
+        if (b.contains(key)) out[key] = b[key];
+      return;
+    }
+    const std::size_t n = n_properties(a) + n_properties(b);
+    meter_->spend(n * n);  // objects in the order of their keys are searched from the front
     for (const Schema* one : {&a, &b}) {
       if (!one->contains("properties")) continue;
       for (const auto& [name, unused] : (*one)["properties"].items())
@@ -302,6 +325,8 @@ class SchemaMerger {
     if (!a.contains("required") || depth > 2) return false;
     for (const Schema& required : a["required"]) {
       const auto name = required.get<std::string>();
+      meter_->spend(n_properties(a) + n_properties(b) +
+                    (b.contains("required") ? b["required"].size() : 0));
       const Schema in_b = property_of(b, name);
       if (in_b == Schema(false)) return true;
       const bool is_required =

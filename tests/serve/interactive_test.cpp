@@ -11,8 +11,13 @@ using namespace lmd::test;
 
 namespace {
 
-serve::ApiResult say(serve::ApiContext& context, const std::string& members) {
-  return serve::chat_interactive(context, post("/v1/chat/interactive", "{" + members + "}"));
+serve::ApiResult say(serve::ApiContext& context,
+                     const std::string& members,
+                     std::uint64_t client = 0) {
+  const std::string body = "{" + members + "}";
+  serve::ApiRequest request = post("/v1/chat/interactive", body);
+  request.client = client;
+  return serve::chat_interactive(context, request);
 }
 
 json::Json turn(serve::ApiContext& context, const std::string& members, const Script& answer) {
@@ -99,6 +104,35 @@ TEST_CASE(
   CHECK(next["history_tokens"] == 22);
 }
 
+TEST_CASE("clients do not meet in sessions of the same id") {
+  auto context = make_context();
+  (void)turn(*context, kKept + R"(,"prompt":"a")", {"x"});
+  const auto other = [&](const std::string& members) { return say(*context, members, 1); };
+  const auto other_at_once = [&](const std::string& members) {
+    return json::parse(std::get<serve::HttpReply>(other(members)).body, "turn");
+  };
+  const std::string cancel = R"("session_id":5,"prompt":"","cancel":true)";
+  const std::string end = R"("session_id":5,"prompt":"","request_output_len":0)";
+  {
+    auto busy = say(*context, kKept + R"(,"prompt":"b","stream":true)");
+    auto& call = std::get<std::unique_ptr<serve::ApiCall>>(busy);
+    const auto reply =
+        json::parse(replied(other(kKept + R"(,"prompt":"c")"), {{"y"}}).body, "turn");
+    CHECK(reply["history_tokens"] == 0);
+    CHECK(context->sessions.size() == 2);
+    CHECK(other_at_once(cancel)["history_tokens"] == 21);
+    std::string out;
+    call->on_event({.answer = 0, .token = 'x', .logprobs = {}}, out);
+    CHECK_FALSE(call->has_ended());
+    (void)other_at_once(end);
+    CHECK(context->sessions.size() == 1);
+    call->on_event({.answer = 0, .token = 'y', .logprobs = {}}, out);
+    CHECK_FALSE(call->has_ended());
+  }
+  CHECK(other_at_once(cancel)["history_tokens"] == 0);
+  CHECK(at_once(*context, cancel)["history_tokens"] > 21);
+}
+
 TEST_CASE("a prompt without room leaves the session as it was") {
   auto context = make_context("chatml", serve::ApiCompat::k018, 40);
   (void)turn(*context, kKept + R"(,"prompt":"a")", {"x"});
@@ -128,7 +162,7 @@ TEST_CASE("sessions are bounded: the one used longest ago goes, idle ones go wit
   serve::Sessions sessions(2, 10s);
   const auto start = serve::Sessions::Clock::now();
   const auto use = [&](std::int64_t id, std::chrono::seconds later) {
-    auto [lease, refusal] = sessions.occupy(id, start + later);
+    auto [lease, refusal] = sessions.occupy({0, id}, start + later);
     REQUIRE(lease != nullptr);
     lease->session().ids.push_back(1);
     lease->keep();
@@ -140,12 +174,12 @@ TEST_CASE("sessions are bounded: the one used longest ago goes, idle ones go wit
   CHECK(use(3, 0s) == 1);  // 2 has gone
   CHECK(use(1, 1s) == 3);
   CHECK(sessions.size() == 2);
-  const auto held = sessions.occupy(1, start);
-  const auto other = sessions.occupy(3, start);
-  CHECK(sessions.occupy(1, start).second == serve::Sessions::Refusal::kOccupied);
-  CHECK(sessions.occupy(4, start).second == serve::Sessions::Refusal::kFull);
+  const auto held = sessions.occupy({0, 1}, start);
+  const auto other = sessions.occupy({0, 3}, start);
+  CHECK(sessions.occupy({0, 1}, start).second == serve::Sessions::Refusal::kOccupied);
+  CHECK(sessions.occupy({0, 4}, start).second == serve::Sessions::Refusal::kFull);
   serve::Sessions idle(2, 10s);
-  { idle.occupy(1, start).first->keep(); }
-  (void)idle.occupy(2, serve::Sessions::Clock::now() + 11s);
+  { idle.occupy({0, 1}, start).first->keep(); }
+  (void)idle.occupy({0, 2}, serve::Sessions::Clock::now() + 11s);
   CHECK(idle.size() == 0);
 }

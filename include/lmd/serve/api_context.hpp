@@ -59,19 +59,21 @@ namespace detail {
 }  // namespace detail
 
 /// The lease of a session. \throws ApiFailure when another request has it, or there are too many.
-[[nodiscard]] inline std::unique_ptr<Sessions::Lease> occupy(ApiContext& context, std::int64_t id) {
-  auto [lease, refusal] = context.sessions.occupy(id, Sessions::Clock::now());
+[[nodiscard]] inline std::unique_ptr<Sessions::Lease> occupy(ApiContext& context,
+                                                             const SessionKey& key) {
+  auto [lease, refusal] = context.sessions.occupy(key, Sessions::Clock::now());
   if (refusal == Sessions::Refusal::kFull)
     throw ApiFailure({.what = ErrorCase::kQueueFull, .message = "Too many sessions are in use."});
   if (refusal == Sessions::Refusal::kOccupied) {
     throw ApiFailure({.what = ErrorCase::kSessionOccupied,
-                      .message = "The session_id " + std::to_string(id) + " is occupied."});
+                      .message = "The session_id " + std::to_string(key.id) + " is occupied."});
   }
   return std::move(lease);
 }
 
-/// A plan without prompts. \throws ApiFailure when the session is occupied.
+/// A plan without prompts, for ApiRequest::client. \throws ApiFailure when its session is occupied.
 [[nodiscard]] inline CallPlan make_plan(ApiContext& context,
+                                        std::uint64_t client,
                                         const AnswerOptions& options,
                                         const std::string& id_prefix) {
   CallPlan plan;
@@ -84,7 +86,7 @@ namespace detail {
   plan.model = context.model.names.front();
   const bool has_session = options.session_id >= 0;
   if (has_session && options.n > 1) throw refused("The n must be 1 where a session_id is given.");
-  if (has_session) plan.lease = occupy(context, options.session_id);
+  if (has_session) plan.lease = occupy(context, {client, options.session_id});
   plan.id = has_session && context.model.compat == ApiCompat::k05
                 ? std::to_string(options.session_id)
                 : detail::new_id(context, id_prefix);

@@ -63,7 +63,7 @@ namespace detail {
   const json::OrderedJson body = read_body(request);
   ChatRequest chat = read_chat_request({body, {"body"}, model.compat}, model);
   if (chat.shows_tools()) chat.answer.skip_special_tokens = false;  // marks of calls are such
-  CallPlan plan = make_plan(context, chat.answer, "chatcmpl-");
+  CallPlan plan = make_plan(context, request.client, chat.answer, "chatcmpl-");
   const bool has_room = add_prompt(model, chat.answer, detail::chat_prompt_ids(model, chat), plan);
   if (has_room) context.constraints.apply(model, chat, plan.requests);
   return answered(std::make_unique<ChatCall>(std::move(plan), detail::chat_shape(model, chat)),

@@ -24,7 +24,7 @@ namespace lmd::serve {
   CompletionShape shape{.shows_logprobs = completion.shows_logprobs,
                         .shows_ids = completion.answer.return_ids,
                         .shows_id_logprobs = completion.answer.return_logprobs};
-  CallPlan plan = make_plan(context, completion.answer, "cmpl-");
+  CallPlan plan = make_plan(context, request.client, completion.answer, "cmpl-");
   bool has_room = true;
   for (const Prompt& prompt : completion.prompts) {
     const std::vector<int> ids = prompt_ids(model, prompt);
@@ -42,7 +42,7 @@ namespace lmd::serve {
   const ServedModel& model = context.model;
   const json::OrderedJson body = read_body(request);
   const GenerateRequest generate = read_generate_request({body, {"body"}, model.compat}, model);
-  CallPlan plan = make_plan(context, generate.answer, "gen-");
+  CallPlan plan = make_plan(context, request.client, generate.answer, "gen-");
   const bool has_room =
       add_prompt(model, generate.answer, prompt_ids(model, generate.prompt), plan);
   return answered(std::make_unique<GenerateCall>(std::move(plan), generate.answer.return_logprobs),

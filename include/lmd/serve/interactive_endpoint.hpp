@@ -76,15 +76,15 @@ struct InteractiveRequest {
   const json::OrderedJson body = read_body(request);
   detail::InteractiveRequest turn =
       detail::read_interactive_request({body, {"body"}, model.compat}, model);
-  const std::int64_t id = turn.answer.session_id;
-  if (turn.is_cancel) return detail::turn_without_answer(context.sessions.cancel(id), nullptr);
+  const SessionKey session{request.client, turn.answer.session_id};
+  if (turn.is_cancel) return detail::turn_without_answer(context.sessions.cancel(session), nullptr);
   const int longest = turn.answer.max_new_tokens.value_or(1);
   if (turn.messages.empty() && longest == 0 && !turn.is_kept)
-    return detail::turn_without_answer(context.sessions.end(id), "stop");
+    return detail::turn_without_answer(context.sessions.end(session), "stop");
   if (turn.messages.empty()) throw refused("The prompt must not be empty.");
   if (longest == 0) throw refused("An answer needs a request_output_len of 1 or more.");
 
-  CallPlan plan = make_plan(context, turn.answer, "");
+  CallPlan plan = make_plan(context, request.client, turn.answer, "");
   std::vector<int> ids;
   if (plan.lease != nullptr) ids = plan.lease->session().ids;
   const std::size_t n_history = ids.size();

@@ -7,14 +7,23 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <compare>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 namespace lmd::serve {
+
+/// Ids are the client's own: those of others are out of reach.
+struct SessionKey {
+  std::uint64_t client = 0;  ///< ApiRequest::client
+  std::int64_t id = 0;       ///< session_id
+
+  friend auto operator<=>(const SessionKey&, const SessionKey&) = default;
+};
 
 /// What was said under an id, as tokens. Used by whoever holds its lease, but for the flags.
 struct Session {
@@ -33,11 +42,11 @@ class Sessions {
   /// The right to use a session, given back when it is destroyed.
   class Lease {
    public:
-    Lease(Sessions& owner, std::int64_t id, std::shared_ptr<Session> session)
-        : owner_(&owner), id_(id), session_(std::move(session)) {}
+    Lease(Sessions& owner, const SessionKey& key, std::shared_ptr<Session> session)
+        : owner_(&owner), key_(key), session_(std::move(session)) {}
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
-    ~Lease() { owner_->release(id_, *session_, is_kept_); }
+    ~Lease() { owner_->release(key_, *session_, is_kept_); }
 
     [[nodiscard]] Session& session() { return *session_; }
     /// The session outlives the lease.
@@ -45,7 +54,7 @@ class Sessions {
 
    private:
     Sessions* owner_;
-    std::int64_t id_;
+    SessionKey key_;
     std::shared_ptr<Session> session_;
     bool is_kept_ = false;
   };
@@ -56,30 +65,30 @@ class Sessions {
 
   enum class Refusal { kNone, kOccupied, kFull };
 
-  /// The session of that id, a fresh one where there is none; null and why where it cannot be had.
-  [[nodiscard]] std::pair<std::unique_ptr<Lease>, Refusal> occupy(std::int64_t id,
+  /// The session of that key, a fresh one where there is none; null and why where it cannot be had.
+  [[nodiscard]] std::pair<std::unique_ptr<Lease>, Refusal> occupy(const SessionKey& key,
                                                                   Clock::time_point now) {
     const std::lock_guard lock(mutex_);
     forget_idle(now);
-    auto at = sessions_.find(id);
+    auto at = sessions_.find(key);
     if (at != sessions_.end() && at->second->is_busy) return {nullptr, Refusal::kOccupied};
     if (at == sessions_.end()) {
       if (sessions_.size() >= max_sessions_ && !forget_oldest()) return {nullptr, Refusal::kFull};
-      at = sessions_.emplace(id, std::make_shared<Session>()).first;
+      at = sessions_.emplace(key, std::make_shared<Session>()).first;
     }
     Session& session = *at->second;
     session.is_busy = true;
     session.is_cancelled = false;
     session.last_use = now;
-    return {std::make_unique<Lease>(*this, id, at->second), Refusal::kNone};
+    return {std::make_unique<Lease>(*this, key, at->second), Refusal::kNone};
   }
 
   /// Stops the answer of that session, if one is being given. Returns the tokens that it remembers, 0 where it
   /// is in use.
-  std::size_t cancel(std::int64_t id) { return stop(id, false); }
+  std::size_t cancel(const SessionKey& key) { return stop(key, false); }
 
   /// The same, and forgets the session.
-  std::size_t end(std::int64_t id) { return stop(id, true); }
+  std::size_t end(const SessionKey& key) { return stop(key, true); }
 
   [[nodiscard]] std::size_t size() const {
     const std::lock_guard lock(mutex_);
@@ -87,16 +96,16 @@ class Sessions {
   }
 
  private:
-  void release(std::int64_t id, Session& session, bool is_kept) {
+  void release(const SessionKey& key, Session& session, bool is_kept) {
     const std::lock_guard lock(mutex_);
     session.is_busy = false;
     session.last_use = Clock::now();
-    if (!is_kept || session.is_ending) sessions_.erase(id);
+    if (!is_kept || session.is_ending) sessions_.erase(key);
   }
 
-  std::size_t stop(std::int64_t id, bool is_end) {
+  std::size_t stop(const SessionKey& key, bool is_end) {
     const std::lock_guard lock(mutex_);
-    const auto at = sessions_.find(id);
+    const auto at = sessions_.find(key);
     if (at == sessions_.end()) return 0;
     Session& session = *at->second;
     session.is_cancelled = true;
@@ -127,7 +136,7 @@ class Sessions {
   std::size_t max_sessions_;
   Clock::duration max_idle_;
   mutable std::mutex mutex_;
-  std::unordered_map<std::int64_t, std::shared_ptr<Session>> sessions_;
+  std::map<SessionKey, std::shared_ptr<Session>> sessions_;
 };
 
 }  // namespace lmd::serve

@@ -133,6 +133,37 @@ TEST_CASE("clients do not meet in sessions of the same id") {
   CHECK(at_once(*context, cancel)["history_tokens"] > 21);
 }
 
+TEST_CASE("a turn that was not answered may be said again, and leaves the session as it was") {
+  auto context = make_context();
+  const auto refuse = [&](const std::string& members) {  // the engine was full
+    auto result = say(*context, members);
+    (void)std::get<std::unique_ptr<serve::ApiCall>>(result)->take_requests();
+  };
+  const auto let_wait = [&](const std::string& members) {  // until its queue time was over
+    auto result = say(*context, members);
+    auto& call = std::get<std::unique_ptr<serve::ApiCall>>(result);
+    std::string out;
+    call->on_event({.answer = 0, .finish = engine::FinishReason::kDeadline, .logprobs = {}}, out);
+    CHECK(call->has_ended());
+  };
+  const std::string hello = kKept + R"(,"prompt":"a")";
+  const std::string last = R"("session_id":5,"prompt":"b")";
+  refuse(hello);
+  let_wait(hello);
+  CHECK(context->sessions.size() == 0);
+  CHECK(turn(*context, hello, {"x"})["history_tokens"] == 0);
+  for (const std::string& members : {hello, last}) {
+    refuse(members);
+    let_wait(members);
+    CHECK(context->sessions.size() == 1);
+  }
+  const auto silent = turn(*context, hello, {""});  // nothing but a stop token
+  CHECK(silent["history_tokens"] == 21);
+  const int history = 21 + silent["input_tokens"].get<int>();
+  CHECK(turn(*context, last, {"x"})["history_tokens"] == history);
+  CHECK(context->sessions.size() == 0);
+}
+
 TEST_CASE("a prompt without room leaves the session as it was") {
   auto context = make_context("chatml", serve::ApiCompat::k018, 40);
   (void)turn(*context, kKept + R"(,"prompt":"a")", {"x"});

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace lmd::serve {
 
@@ -30,17 +31,33 @@ inline void append_turn(std::string& out,
   out += '}';
 }
 
+/// What a turn does to its session, once there is an answer.
+struct SessionTurn {
+  std::size_t n_history = 0;  ///< tokens of the turns before
+  std::vector<int> added;     ///< tokens of the prompt, behind them
+  bool is_kept = false;       ///< the session goes on
+};
+
 /// One turn of a session, or of none. A stream is one object a line, whose text is what came since the last one;
-/// the last object's text is empty. What was generated is a part of the session also when the client left.
+/// the last object's text is empty. The session gets the prompt with the answer's first token: a turn that was not
+/// taken, or waited in vain, may be said again. What was generated is a part of it also when the client left.
 class InteractiveCall final : public AnswerCall {
  public:
-  /// \pre the session, where there is one, holds history and prompt already
-  InteractiveCall(CallPlan call_plan, std::size_t n_history)
-      : AnswerCall(std::move(call_plan)), n_history_(n_history) {}
+  /// \pre the session, where there is one, holds the history, and is kept if it was there before
+  InteractiveCall(CallPlan call_plan, SessionTurn turn)
+      : AnswerCall(std::move(call_plan)), turn_(std::move(turn)) {}
 
  private:
   void on_delta(int, const AnswerDelta& delta) override {
-    if (lease() != nullptr && delta.token) lease()->session().ids.push_back(delta.token->id);
+    if (lease() == nullptr) return;
+    std::vector<int>& ids = lease()->session().ids;
+    const bool is_answer = delta.token || delta.finish != engine::FinishReason::kCancelled;
+    if (is_answer && !is_begun_) {
+      is_begun_ = true;
+      ids.insert(ids.end(), turn_.added.begin(), turn_.added.end());
+      lease()->keep(turn_.is_kept);
+    }
+    if (delta.token) ids.push_back(delta.token->id);
   }
 
   [[nodiscard]] bool must_stop() const override {
@@ -54,7 +71,7 @@ class InteractiveCall final : public AnswerCall {
   }
 
   void append_line(std::string_view text, const char* finish, std::string& out) const {
-    append_turn(out, text, usage(), n_history_, finish);
+    append_turn(out, text, usage(), turn_.n_history, finish);
     out += '\n';
   }
 
@@ -64,11 +81,12 @@ class InteractiveCall final : public AnswerCall {
   [[nodiscard]] std::string body() override {
     const WholeAnswer& whole = wholes().front();
     std::string out;
-    append_turn(out, whole.text, usage(), n_history_, finish_word(whole.finish));
+    append_turn(out, whole.text, usage(), turn_.n_history, finish_word(whole.finish));
     return out;
   }
 
-  std::size_t n_history_;
+  SessionTurn turn_;
+  bool is_begun_ = false;  // the session has the prompt
 };
 
 }  // namespace lmd::serve

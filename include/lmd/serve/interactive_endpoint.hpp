@@ -87,16 +87,16 @@ struct InteractiveRequest {
   CallPlan plan = make_plan(context, request.client, turn.answer, "");
   std::vector<int> ids;
   if (plan.lease != nullptr) ids = plan.lease->session().ids;
-  const std::size_t n_history = ids.size();
-  const bool is_first = n_history == 0;
-  const std::vector<int> added = encode_prompt(
-      model, detail::turn_text(model.chat_template, std::move(turn.messages), is_first), is_first);
-  ids.insert(ids.end(), added.begin(), added.end());
-  if (turn.is_kept && plan.lease != nullptr) plan.lease->keep();
+  const bool is_first = ids.empty();
+  if (plan.lease != nullptr) plan.lease->keep(!is_first);  // without an answer all stays as it was
+  const std::string text =
+      detail::turn_text(model.chat_template, std::move(turn.messages), is_first);
+  SessionTurn said{ids.size(), encode_prompt(model, text, is_first), turn.is_kept};
+  ids.insert(ids.end(), said.added.begin(), said.added.end());
   const bool has_room = add_prompt(model, turn.answer, ids, plan);
-  if (has_room && plan.lease != nullptr) plan.lease->session().ids = std::move(ids);
-  plan.n_prompt_tokens = static_cast<int>(added.size());
-  return answered(std::make_unique<InteractiveCall>(std::move(plan), n_history), has_room);
+  plan.n_prompt_tokens = static_cast<int>(said.added.size());
+  if (!has_room) said.added.clear();
+  return answered(std::make_unique<InteractiveCall>(std::move(plan), std::move(said)), has_room);
 }
 
 }  // namespace lmd::serve

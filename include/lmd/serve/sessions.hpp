@@ -49,8 +49,8 @@ class Sessions {
     ~Lease() { owner_->release(key_, *session_, is_kept_); }
 
     [[nodiscard]] Session& session() { return *session_; }
-    /// The session outlives the lease.
-    void keep() { is_kept_ = true; }
+    /// Whether the session outlives the lease. It does not, unless somebody says so.
+    void keep(bool is_kept = true) { is_kept_ = is_kept; }
 
    private:
     Sessions* owner_;

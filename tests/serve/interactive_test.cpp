@@ -164,6 +164,17 @@ TEST_CASE("a turn that was not answered may be said again, and leaves the sessio
   CHECK(context->sessions.size() == 0);
 }
 
+TEST_CASE("a session that is to end does so, whatever else is asked of it") {
+  serve::Sessions sessions;
+  {
+    const auto [lease, refusal] = sessions.occupy({0, 5}, serve::Sessions::Clock::now());
+    lease->keep();
+    sessions.end({0, 5});
+    sessions.cancel({0, 5});
+  }
+  CHECK(sessions.size() == 0);
+}
+
 TEST_CASE("a prompt without room leaves the session as it was") {
   auto context = make_context("chatml", serve::ApiCompat::k018, 40);
   (void)turn(*context, kKept + R"(,"prompt":"a")", {"x"});

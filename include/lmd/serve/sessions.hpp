@@ -109,7 +109,7 @@ class Sessions {
     if (at == sessions_.end()) return 0;
     Session& session = *at->second;
     session.is_cancelled = true;
-    session.is_ending = is_end;
+    session.is_ending |= is_end;
     const std::size_t n = session.is_busy ? 0 : session.ids.size();
     if (is_end && !session.is_busy) sessions_.erase(at);
     return n;

@@ -58,7 +58,7 @@ TEST_CASE("health follows phase and silence") {
       {{Phase::kServing, milliseconds(11), false}, 503, 200},
       {{Phase::kServing, milliseconds(21), false}, 503, 503},
       {{Phase::kDraining, milliseconds(0), false}, 404, 200},
-      {{Phase::kDraining, milliseconds(11), false}, 503, 200},
+      {{Phase::kDraining, milliseconds(11), false}, 404, 200},
       {{Phase::kServing, milliseconds(0), true}, 503, 503},
       {{Phase::kDraining, milliseconds(0), true}, 503, 503},
   };

@@ -3,6 +3,7 @@
 #include <lmd/serve/health.hpp>
 #include <lmd/serve/metrics.hpp>
 #include <lmd/serve/server_log.hpp>
+#include <lmd/serve/server_metrics.hpp>
 
 #include <chrono>
 #include <limits>
@@ -42,6 +43,29 @@ TEST_CASE("a histogram's buckets count what is not above them") {
   CHECK(has("t_bucket{m=\"x\",le=\"600\"} 3\n"));
   CHECK(has("t_bucket{m=\"x\",le=\"+Inf\"} 4\n"));
   CHECK(has("t_count{m=\"x\"} 4\n"));
+}
+
+TEST_CASE("answers are waiting, then running, also where the engine is ahead of the count") {
+  using lmd::engine::FinishReason;
+  ServerMetrics metrics("m");
+  RunningCall call(nullptr, 3);
+  const auto say = [&](int answer, int token, FinishReason finish = FinishReason::kNone) {
+    const AnswerEvent event{.answer = answer, .token = token, .finish = finish, .logprobs = {}};
+    metrics.on_event(call, event, lmd::engine::kNotStarted);
+    call.deliver(event);
+  };
+  const auto counts = [&] { return std::pair(metrics.waiting(), metrics.running()); };
+  say(0, 1);
+  say(1, 1);
+  say(1, 2, FinishReason::kStop);
+  CHECK(counts() == std::pair<std::int64_t, std::int64_t>(0, 0));
+  metrics.on_submitted(call);
+  CHECK(counts() == std::pair<std::int64_t, std::int64_t>(1, 1));
+  say(2, 1);
+  CHECK(counts() == std::pair<std::int64_t, std::int64_t>(0, 2));
+  say(0, 2, FinishReason::kStop);
+  say(2, -1, FinishReason::kCancelled);
+  CHECK(counts() == std::pair<std::int64_t, std::int64_t>(0, 0));
 }
 
 TEST_CASE("health follows phase and silence") {

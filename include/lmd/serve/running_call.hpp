@@ -32,7 +32,14 @@ class RunningCall {
 
   [[nodiscard]] ApiCall& call() { return *call_; }
   [[nodiscard]] Clock::time_point submitted() const { return submitted_; }
+  [[nodiscard]] int n_answers() const { return static_cast<int>(times_.size()); }
   [[nodiscard]] AnswerTimes& times(int answer) { return times_[static_cast<std::size_t>(answer)]; }
+  [[nodiscard]] bool has_ended(int answer) const {
+    return has_ended_[static_cast<std::size_t>(answer)];
+  }
+  /// Whether its answers are among those that the metrics call waiting or running.
+  [[nodiscard]] bool is_counted() const { return is_counted_; }
+  void set_counted() { is_counted_ = true; }
 
   /// What the engine said and nobody has taken yet.
   [[nodiscard]] std::vector<AnswerEvent> take_events() { return std::exchange(unread_, {}); }
@@ -86,6 +93,7 @@ class RunningCall {
   std::size_t n_most_ = 0;
   std::function<void()> wake_;
   bool is_left_ = false;
+  bool is_counted_ = false;
 };
 
 }  // namespace lmd::serve

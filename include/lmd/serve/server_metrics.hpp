@@ -43,9 +43,18 @@ class ServerMetrics {
   }
   void on_turned_away() { ++rejected_; }
   void on_client_gone() { ++clients_gone_; }
-  void on_submitted(std::size_t n_answers) { waiting_ += static_cast<std::int64_t>(n_answers); }
 
-  /// An event of the engine, before its call gets it.
+  /// A call that the engine has taken whole. It may have said something of its answers already.
+  void on_submitted(RunningCall& running) {
+    running.set_counted();
+    for (int answer = 0; answer < running.n_answers(); ++answer) {
+      if (running.has_ended(answer)) continue;
+      running.times(answer).n_tokens > 0 ? ++running_ : ++waiting_;
+    }
+  }
+
+  /// An event of the engine, before its call gets it. Of a call that was not taken whole, the part that was
+  /// ends too, without ever having been counted as waiting.
   void on_event(RunningCall& running, const AnswerEvent& event, Clock::time_point started) {
     const Clock::time_point now = Clock::now();
     AnswerTimes& times = running.times(event.answer);
@@ -61,15 +70,17 @@ class ServerMetrics {
         if (started != engine::kNotStarted) prefill_.observe(since(started));
         times.first = now;
         first_token_.observe(since(running.submitted()));
-        --waiting_;
-        ++running_;
+        if (running.is_counted()) {
+          --waiting_;
+          ++running_;
+        }
       } else {
         between_tokens_.observe(since(times.last));
       }
       times.last = now;
     }
     if (event.finish == engine::FinishReason::kNone) return;
-    times.n_tokens > 0 ? --running_ : --waiting_;
+    if (running.is_counted()) times.n_tokens > 0 ? --running_ : --waiting_;
     if (times.n_tokens > 0) decode_.observe(since(times.first));
     ++finished_[engine::to_string(event.finish)];
     if (event.finish != engine::FinishReason::kCancelled)

@@ -180,7 +180,7 @@ class ServerCore {
       work(*job);
       asio::post(io, [this, job = std::move(job), done = std::move(done)] {
         const auto* running = std::get_if<std::shared_ptr<RunningCall>>(&job->result);
-        if (running != nullptr) metrics.on_submitted((*running)->ids().size());
+        if (running != nullptr) metrics.on_submitted(**running);
         if (!job->is_left) return done();
         if (running != nullptr) engine->cancel((*running)->leave());
       });

@@ -214,6 +214,64 @@ TEST_CASE("masks without memory for parts, or with few steps, are right or small
   }
 }
 
+TEST_CASE("what a part cannot have is asked for once") {
+  const auto trie = trie_of(*load_tokenizer(kGolden + "/qwen2"));
+  constexpr std::int64_t kSteps = 50;
+  for (const char* const pattern : {"[a-z ]+", "[a-z ]{1,4000}", "(([a-z ]+|x)*,)*"}) {
+    CAPTURE(pattern);
+    const Grammar grammar = compile_regex(pattern);
+    const GrammarMatcher start(grammar);
+    std::vector<std::uint32_t> all = words_for(*trie);
+    std::vector<std::uint32_t> first = all;
+    std::vector<std::uint32_t> second = all;
+    TokenMasks(grammar, trie).fill(start, all);
+    TokenMasks hurried(grammar, trie, std::size_t{8} << 20, kSteps);
+    hurried.fill(start, first);
+    CHECK(hurried.steps_left() < 0);
+    hurried.fill(start, second);
+    CHECK(hurried.steps_left() == kSteps);
+    CHECK(first == second);
+    CHECK(first != all);
+    CHECK(!tokens_of(first, trie->n_tokens()).empty());
+    for (std::size_t i = 0; i < all.size(); ++i)
+      CHECK((first[i] & ~all[i]) == 0);
+
+    // Without room for a part the mask is walked for; the part is no more.
+    constexpr std::int64_t kMany = 1'000'000;
+    TokenMasks forgetful(grammar, trie, 0, kMany);
+    forgetful.fill(start, first);
+    const std::int64_t n_first = kMany - forgetful.steps_left();
+    forgetful.fill(start, second);
+    const std::int64_t n_second = kMany - forgetful.steps_left();
+    CHECK(2 * n_second <= n_first + 2);
+    CHECK(first == all);
+    CHECK(second == all);
+  }
+}
+
+TEST_CASE("parts that few steps are left for are found when there are more") {
+  const auto trie = trie_of(*load_tokenizer(kGolden + "/qwen2"));
+  const Grammar grammar = compile_regex("[a-z ]+");
+  std::vector<std::uint32_t> all = words_for(*trie);
+  std::vector<std::uint32_t> found = all;
+  TokenMasks(grammar, trie).fill(GrammarMatcher(grammar), all);
+  TokenMasks masks(grammar, trie);
+  masks.prepare(50);
+  masks.fill(GrammarMatcher(grammar), found);
+  CHECK(found == all);
+}
+
+TEST_CASE("the cache's grammars are prepared") {
+  const auto trie = trie_of(*load_tokenizer(kGolden + "/gpt2"));
+  GrammarCache cache(trie);
+  const auto masks = cache.get("a", [] { return compile_regex("[a-z ]+x"); });
+  std::vector<std::uint32_t> words = words_for(*trie);
+  masks->fill(GrammarMatcher(masks->grammar()), words);
+  const std::int64_t none_needed = masks->steps_left();
+  masks->fill(GrammarMatcher(masks->grammar()), words);
+  CHECK(masks->steps_left() == none_needed);
+}
+
 TEST_CASE("parts that are found in advance change nothing") {
   const auto trie = trie_of(*load_tokenizer(kGolden + "/gpt2"));
   for (const Grammar& grammar : grammars()) {

@@ -27,12 +27,13 @@ class GrammarCache {
                         std::size_t max_bytes = std::size_t{64} << 20)
       : trie_(std::move(trie)), max_bytes_(max_bytes) {}
 
-  /// The grammar kept under `key`, else what `compile` makes. The key is the kind of grammar and its whole text.
+  /// The grammar kept under `key`, else what `compile` makes, prepared. The key is the kind of grammar and its whole text.
   /// \throws what `compile` throws; nothing is kept then.
   [[nodiscard]] std::shared_ptr<TokenMasks> get(std::string_view key, const Compile& compile) {
     if (auto found = find(key)) return found;
-    auto made =
-        std::make_shared<TokenMasks>(compile(), trie_);  // without the lock: it takes its time
+    // Both without the lock: they take their time, which is the caller's and not that of who draws tokens.
+    auto made = std::make_shared<TokenMasks>(compile(), trie_);
+    made->prepare();
     const std::lock_guard lock(mutex_);
     if (const auto at = by_key_.find(key); at != by_key_.end()) return at->second->masks;
     entries_.push_front({std::string(key), made});

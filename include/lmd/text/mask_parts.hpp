@@ -43,11 +43,13 @@ class MaskParts {
   };
   MaskParts(std::shared_ptr<const Grammar> grammar,
             std::shared_ptr<const TokenTrie> trie,
-            std::size_t max_bytes)
+            std::size_t max_bytes,
+            std::int64_t max_steps)
       : grammar_(std::move(grammar)),
         trie_(std::move(trie)),
         chart_(*grammar_, GrammarChart::kNoLimit),
-        max_bytes_(max_bytes) {
+        max_bytes_(max_bytes),
+        max_steps_(max_steps) {
     parts_.resize(kFirstLists);
     parts_[kRoot].ends = {0};
     parts_[kFirstToken].ends = {0};
@@ -67,11 +69,12 @@ class MaskParts {
   [[nodiscard]] std::size_t n_bytes() const { return n_bytes_; }
   [[nodiscard]] std::int64_t steps_left() const { return steps_left_; }
 
-  /// Steps in the trie until this is called again. What needs more is not whole.
-  void allow_steps(std::int64_t steps) { steps_left_ = steps; }
+  /// At most so many steps in the trie, and no more than `max_steps`, until this is called again.
+  void allow_steps(std::int64_t steps) { steps_left_ = std::min(steps, max_steps_); }
 
   /// The part of `item`, in `rule`, for tokens from the nodes of `list` on: kRoot, kFirstToken or the ends of a part.
-  /// kNoPart when the steps are spent or there is no room for it.
+  /// kNoPart when the steps left do not suffice or there is no room for it. A part for which not even `max_steps` suffice is
+  /// kept with what they found, so that they are spent once.
   [[nodiscard]] std::uint32_t part_of(std::uint32_t list,
                                       const GrammarChart::Item& item,
                                       std::uint32_t rule) {
@@ -85,11 +88,15 @@ class MaskParts {
     }
     if (const auto at = ids_.find(key); at != ids_.end()) return at->second;
     Part part;
+    const bool has_all_steps = steps_left_ == max_steps_;
     const bool is_counted = key.left > 0 && key.missing == 0 && !has_calls_[rule];
-    if (!(is_counted ? take_counted(key, rule, part) : walk(list, item, rule, part)))
-      return kNoPart;
+    const bool is_whole = is_counted ? take_counted(key, rule, part) : walk(list, item, rule, part);
+    if (!is_whole && !has_all_steps) return kNoPart;
     const std::size_t bytes = part.n_bytes();
-    if (n_bytes_ + bytes > max_bytes_) return kNoPart;
+    if (n_bytes_ + bytes > max_bytes_) {
+      refuse(key);
+      return kNoPart;
+    }
     n_bytes_ += bytes;
     parts_.push_back(std::move(part));
     const auto id = static_cast<std::uint32_t>(parts_.size() - 1);
@@ -140,6 +147,7 @@ class MaskParts {
 
  private:
   static constexpr std::uint32_t kFirstLists = 2;
+  static constexpr int kMaxRefused = 4096;  // 200 KB of keys
 
   struct Key {
     std::uint32_t list;
@@ -170,6 +178,14 @@ class MaskParts {
              sizeof(Need) * (tokens.capacity() + ends.capacity());
     }
   };
+  /// Notes that there is no room for a part, and never will be.
+  void refuse(const Key& key) {
+    if (n_refused_ == kMaxRefused) return;
+    ++n_refused_;
+    n_bytes_ += sizeof(Key) + 4 * sizeof(void*);
+    ids_.emplace(key, kNoPart);
+  }
+
   /// Walks the trie below the nodes of `list` from one state, without callers. False when the steps are spent.
   [[nodiscard]] bool walk(std::uint32_t list,
                           const GrammarChart::Item& item,
@@ -202,28 +218,34 @@ class MaskParts {
   /// completions than are left.
   [[nodiscard]] bool take_counted(const Key& key, std::uint32_t rule, Part& part) {
     const std::uint64_t where = std::uint64_t{key.list} << 32 | key.state;
-    auto at = counted_.find(where);
-    if (at == counted_.end()) {
-      CountedPart made;
-      if (!walk_counted(key, rule, made)) return false;
-      const std::size_t bytes = made.n_bytes();
-      if (n_bytes_ + bytes > max_bytes_)
-        return walk(key.list, {key.state, count_of(key, rule), 0}, rule, part);
-      n_bytes_ += bytes;
-      at = counted_.emplace(where, std::move(made)).first;
+    if (const auto at = counted_.find(where); at != counted_.end()) {
+      take(at->second, key.left, part);
+      return true;
     }
-    const CountedPart& counted = at->second;
+    const bool has_all_steps = steps_left_ == max_steps_;
+    CountedPart made;
+    const bool is_whole = walk_counted(key, rule, made);
+    take(made, key.left, part);
+    const std::size_t bytes = made.n_bytes();
+    if ((is_whole || has_all_steps) && n_bytes_ + bytes <= max_bytes_) {
+      n_bytes_ += bytes;
+      counted_.emplace(where, std::move(made));
+    }
+    return is_whole;
+  }
+
+  /// What `counted` says of `left` completions.
+  void take(const CountedPart& counted, std::uint32_t left, Part& part) const {
     part.room_needed = counted.room_needed;
     part.words = counted.words;
     for (const auto& [count, token] : counted.tokens) {
-      if (count < key.left) break;
+      if (count < left) break;
       part.words[token / 32] &= ~(1u << (token % 32));
     }
     for (const auto& [count, node] : counted.ends) {
-      if (count < key.left) part.ends.push_back(node);
+      if (count < left) part.ends.push_back(node);
     }
     list_few(part);
-    return true;
   }
 
   /// Few tokens are kept as a list.
@@ -238,10 +260,6 @@ class MaskParts {
         part.tokens.push_back(static_cast<int>(32 * i) + std::countr_zero(word));
     }
     part.words = {};
-  }
-
-  [[nodiscard]] std::uint32_t count_of(const Key& key, std::uint32_t rule) const {
-    return grammar_->rule(rule).max_count - key.left;
   }
 
   /// Completions only add up, so a row is there with few of them left if its item with the fewest is.
@@ -298,7 +316,9 @@ class MaskParts {
   std::unordered_map<std::uint64_t, CountedPart> counted_;  // by list and state
   std::vector<bool> has_calls_;                             // [rules]
   std::size_t max_bytes_;
+  std::int64_t max_steps_;
   std::int64_t steps_left_ = 0;
+  int n_refused_ = 0;
   std::size_t n_bytes_ = 0;
 };
 

@@ -32,13 +32,18 @@ class TokenMasks {
              std::int64_t max_steps = 4'000'000)
       : grammar_(std::move(grammar)),
         trie_(std::move(trie)),
-        parts_(grammar_, trie_, max_bytes),
+        parts_(grammar_, trie_, max_bytes, max_steps),
         max_steps_(max_steps) {}
   TokenMasks(const TokenMasks&) = delete;
   TokenMasks& operator=(const TokenMasks&) = delete;
 
   [[nodiscard]] const std::shared_ptr<const Grammar>& grammar() const { return grammar_; }
   [[nodiscard]] const std::shared_ptr<const TokenTrie>& trie() const { return trie_; }
+  /// Steps in the trie that the last mask did not need; below 0 where it needed more than there were.
+  [[nodiscard]] std::int64_t steps_left() const {
+    const std::lock_guard lock(mutex_);
+    return parts_.steps_left();
+  }
 
   /// Of the grammar and the parts kept so far.
   [[nodiscard]] std::size_t n_bytes() const {
@@ -46,7 +51,8 @@ class TokenMasks {
     return grammar_->n_bytes() + parts_.n_bytes();
   }
 
-  /// Finds the parts that most masks begin with, so that the first answers do not wait for them. Takes about 20 ns a step.
+  /// Finds the parts that most masks begin with, so that the first answers do not wait for them. Takes about 20 ns a step,
+  /// and ends when the steps are spent or there is no room for more.
   void prepare(std::int64_t max_steps = 20'000'000) {
     for (std::uint32_t r = 0; r < grammar_->n_rules(); ++r) {
       const Grammar::Rule& rule = grammar_->rule(r);

@@ -393,6 +393,16 @@ TEST_CASE("names are as few as subschemas, and the search for them is counted") 
   const std::string object = R"({"type":"object","properties":{)" + names_of(2000, ":{}") + "}}";
   CHECK(contains(refusal(R"({"allOf":[)" + object + "," + object + "]}"), "steps to compile"));
   CHECK(contains(refusal(R"({"oneOf":[)" + required + "," + required + "]}"), "steps to compile"));
+  // each of 1,800 references is searched for among 12,000 definitions
+  std::string references = R"({"anyOf":[)";
+  for (int i = 0; i < 60; ++i) {
+    references += (i == 0 ? "" : ",") + std::string(R"({"allOf":[)");
+    for (int j = 0; j < 30; ++j)
+      references += (j == 0 ? "" : ",") + std::string(R"({"$ref":"#/$defs/6yb"})");
+    references += "]}";
+  }
+  references += R"(],"$defs":{)" + names_of(12'000, ":{}") + "}}";
+  CHECK(contains(refusal(references), "steps to compile"));
   // where only one part of a combination speaks of properties, nothing is searched
   std::string all = R"({"type":"object","properties":{)" + names_of(900, ":{}") + "}}";
   for (int i = 0; i < 8; ++i)

@@ -37,7 +37,7 @@ class SchemaMerger {
       rest.remove_prefix(1);
       const std::string key = pointer_key(rest.substr(0, rest.find('/')));
       rest.remove_prefix(std::min(rest.find('/'), rest.size()));
-      meter_->spend(1);
+      meter_->spend(1 + at->size());  // objects are searched from the front
       const bool is_index = at->is_array() && !key.empty() && key.size() < 6 &&
                             key.find_first_not_of("0123456789") == std::string::npos;
       if (is_index && std::stoul(key) < at->size()) {

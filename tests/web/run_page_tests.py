@@ -154,7 +154,7 @@ def images_by_file_paste_and_drop(page, api):
 
 @case()
 def images_are_refused_where_the_model_sees_none(page, api):
-    page.wait_for_function("() => document.querySelector('.model').textContent === 'scripted-1b'")
+    page.wait_for_function("() => document.querySelector('.model')?.textContent === 'scripted-1b'")
     check(not page.locator("[aria-label='Add pictures']").is_visible())
     page.set_input_files("input[type=file][accept='image/*']", picture())
     page.wait_for_selector(".toast:has-text('scripted-1b reads text only')")

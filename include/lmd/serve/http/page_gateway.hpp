@@ -4,6 +4,7 @@
 #pragma once
 
 #include <lmd/serve/http/gateway_session.hpp>
+#include <lmd/serve/http/listen.hpp>
 
 #include <chrono>
 #include <cstdint>
@@ -15,7 +16,6 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/v6_only.hpp>
 #include <boost/asio/steady_timer.hpp>
 
 namespace lmd::serve {
@@ -30,7 +30,7 @@ class PageGateway {
   /// Errors:  \throws Error(kConfig) naming address and port.
   PageGateway(boost::asio::io_context& io, GatewayOptions options, StaticFiles files)
       : io_(io), options_(std::move(options)), files_(files), acceptor_(io) {
-    listen();
+    listen_on(acceptor_, options_.host, options_.port);
   }
 
   [[nodiscard]] std::uint16_t port() const { return acceptor_.local_endpoint().port(); }
@@ -48,26 +48,6 @@ class PageGateway {
   }
 
  private:
-  void listen() {
-    const std::string where = "port " + std::to_string(options_.port) + " of " + options_.host;
-    boost::system::error_code error;
-    tcp::resolver resolver(io_);
-    const auto found = resolver.resolve(options_.host, std::to_string(options_.port),
-                                        tcp::resolver::passive, error);
-    LMD_REQUIRE(!error && !found.empty(), ErrorCode::kConfig,
-                "--server-name '" + options_.host + "': is not an address of this machine");
-    const tcp::endpoint endpoint = found.begin()->endpoint();
-    (void)acceptor_.open(endpoint.protocol(), error);
-    if (!error) (void)acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error && endpoint.address().is_v6())
-      (void)acceptor_.set_option(boost::asio::ip::v6_only(false), error);
-    if (!error) (void)acceptor_.bind(endpoint, error);
-    if (!error) (void)acceptor_.listen(tcp::acceptor::max_listen_connections, error);
-    LMD_REQUIRE(error != boost::asio::error::address_in_use, ErrorCode::kConfig,
-                where + " is in use; choose another with --server-port");
-    LMD_REQUIRE(!error, ErrorCode::kConfig, where + " cannot be listened on: " + error.message());
-  }
-
   boost::asio::awaitable<void> accept() {
     constexpr auto kToken = boost::asio::as_tuple(boost::asio::use_awaitable);
     constexpr std::chrono::milliseconds kPause{100};

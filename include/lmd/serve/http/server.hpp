@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/serve/http/connection.hpp>
+#include <lmd/serve/http/listen.hpp>
 #include <lmd/serve/http/operation_routes.hpp>
 #include <lmd/serve/sd_notify.hpp>
 
@@ -17,7 +18,6 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/ip/v6_only.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <unistd.h>
 
@@ -44,26 +44,7 @@ class Server {
   /// Takes the port, so that a second server is told before it loads a model.
   ///
   /// Errors:  \throws Error(kConfig) naming address and port.
-  void listen() {
-    const ServerOptions& o = core_.options;
-    error_code error;
-    tcp::resolver resolver(core_.io);
-    const auto found =
-        resolver.resolve(o.host, std::to_string(o.port), tcp::resolver::passive, error);
-    LMD_REQUIRE(!error && !found.empty(), ErrorCode::kConfig,
-                "--server-name '" + o.host + "': is not an address of this machine");
-    const tcp::endpoint endpoint = found.begin()->endpoint();
-    (void)acceptor_.open(endpoint.protocol(), error);
-    if (!error) (void)acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error && endpoint.address().is_v6())
-      (void)acceptor_.set_option(boost::asio::ip::v6_only(false), error);
-    if (!error) (void)acceptor_.bind(endpoint, error);
-    if (!error) (void)acceptor_.listen(kBacklog, error);
-    const std::string where = "port " + std::to_string(o.port) + " of " + o.host;
-    LMD_REQUIRE(error != asio::error::address_in_use, ErrorCode::kConfig,
-                where + " is in use; choose another with --server-port");
-    LMD_REQUIRE(!error, ErrorCode::kConfig, where + " cannot be listened on: " + error.message());
-  }
+  void listen() { listen_on(acceptor_, core_.options.host, core_.options.port); }
 
   [[nodiscard]] int port() const { return acceptor_.local_endpoint().port(); }
 
@@ -104,7 +85,6 @@ class Server {
   }
 
  private:
-  static constexpr int kBacklog = 4096;
   static constexpr std::chrono::milliseconds kTick{100};
   static constexpr std::chrono::seconds kStatsPeriod{10};
   /// An engine that has been silent so long when the process ends is not waited for.

@@ -87,4 +87,14 @@ inline void append_usage(std::string& out, const Usage& usage, ApiCompat compat)
   out += '}';
 }
 
+/// The last chunk of a stream that was asked for its usage. `head` is a chunk up to its list of choices.
+inline void append_usage_chunk(std::string& out,
+                               const std::string& head,
+                               const Usage& usage,
+                               ApiCompat compat) {
+  out += "data: " + head + R"(],"usage":)";
+  append_usage(out, usage, compat);
+  out += "}\n\n";
+}
+
 }  // namespace lmd::serve

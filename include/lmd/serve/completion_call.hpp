@@ -135,11 +135,7 @@ class CompletionCall final : public AnswerCall {
   }
 
   void append_end(std::string& out) override {
-    if (plan().include_usage) {
-      out += "data: " + head_ + R"(],"usage":)";
-      append_usage(out, usage(), plan().compat);
-      out += "}\n\n";
-    }
+    if (plan().include_usage) append_usage_chunk(out, head_, usage(), plan().compat);
     out += kStreamDone;
   }
 

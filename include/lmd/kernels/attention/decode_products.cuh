@@ -214,7 +214,9 @@ __device__ __forceinline__ void sealed_scores(float (&c)[Task::kTiles][4],
   }
 }
 
-/// out += values^T p for the token tiles of a sealed part.
+/// out += values^T p for the token tiles of a sealed part. Codes have a mean that the zero points take
+/// away again, and tensor cores truncate: a running sum over thousands of tokens loses what is left
+/// then. So a part's 8-bit codes are summed alone, and its sums are added in f32, which rounds.
 template <class Task>
 __device__ __forceinline__ void sealed_values(DecodeState<Task>& state,
                                               const float (&p)[Task::kTiles][4],
@@ -222,6 +224,10 @@ __device__ __forceinline__ void sealed_values(DecodeState<Task>& state,
                                               int lane) {
   using Fragments = quant::KvFragments<Task::Value::kBits>;
   constexpr int kPerVector = Fragments::kStepsPerVector;
+  constexpr bool kIsAlone = Task::Value::kBits == 8;
+  constexpr int kFew = Task::kSteps % 4 == 0 ? 4 : 2;
+  constexpr int kPart =
+      kIsAlone ? kFew : Task::kSteps;  // steps of the head that are summed at once
   const std::uint8_t* params = slot + Task::kValueBytes;
   std::uint32_t weights[Task::kTiles][2];
 #pragma unroll
@@ -240,16 +246,30 @@ __device__ __forceinline__ void sealed_values(DecodeState<Task>& state,
     weights[i][1] = transpose_8x8(pack_pair<Half>(p[i][2] * scale[1], p[i][3] * scale[1]));
   }
 #pragma unroll
-  for (int v = 0; v < Task::kTiles * Task::kSteps / kPerVector; ++v) {
-    const uint4 codes = *reinterpret_cast<const uint4*>(slot + v * 512 + lane * 16);
+  for (int first = 0; first < Task::kSteps; first += kPart) {
+    float sums[kPart][4];
 #pragma unroll
-    for (int i = 0; i < kPerVector; ++i) {
-      const int step = v * kPerVector + i;
-      std::uint32_t a[4];
-      Fragments::step(codes, i, a);
-      mma_16x8x16<Half>(state.out[step % Task::kSteps], a, weights[step / Task::kSteps][0],
-                        weights[step / Task::kSteps][1]);
+    for (int d = 0; d < kPart; ++d)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        sums[d][j] = kIsAlone ? 0.0f : state.out[first + d][j];
+#pragma unroll
+    for (int i = 0; i < Task::kTiles; ++i) {
+#pragma unroll
+      for (int d = 0; d < kPart; ++d) {
+        const int step = i * Task::kSteps + first + d;
+        const uint4 codes =
+            *reinterpret_cast<const uint4*>(slot + step / kPerVector * 512 + lane * 16);
+        std::uint32_t a[4];
+        Fragments::step(codes, step % kPerVector, a);
+        mma_16x8x16<Half>(sums[d], a, weights[i][0], weights[i][1]);
+      }
     }
+#pragma unroll
+    for (int d = 0; d < kPart; ++d)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        state.out[first + d][j] = kIsAlone ? state.out[first + d][j] + sums[d][j] : sums[d][j];
   }
 }
 

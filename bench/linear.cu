@@ -1,4 +1,4 @@
-/// \file  4-bit linear layers for few tokens on the GPU, alone and as one fused layer.
+/// \file  4-bit linear layers for few tokens on the GPU, alone and as one fused layer; InternLM2-20B's, too.
 // SPDX-License-Identifier: Apache-2.0
 #include "linear_rows.cuh"
 
@@ -20,10 +20,27 @@ constexpr bench::LinearShape kShapes[] = {
     bench::kHeadShape,
 };
 
+using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
+
+/// What `linear` picks for a layer of InternLM2-20B.
+void add_rows_of_20b(bench::LinearMemory& memory, int max_tokens) {
+  const auto layers = std::make_shared<bench::LinearLayers<P>>(
+      std::vector(std::begin(bench::kLayerShapes20b), std::end(bench::kLayerShapes20b)),
+      max_tokens);
+  const bench::LinearWay<P> linear{"20b/linear/w4g128",
+                                   [&memory](Cuda ctx, const BasicLinearArgs<Half>& a) {
+                                     return kernels::linear<P>(ctx, a, memory.view());
+                                   }};
+  for (const int m : {1, 2, 4, 8, 16, 32, 64}) {
+    for (int i = 0; i < 4; ++i)
+      bench::add_shape_row(linear, layers, i, m, bench::Timing::kChained);
+    bench::add_layer_row(linear, layers, m, bench::Timing::kChained);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  using P = FragmentPolicy<quant::WeightInt4<128>, Half>;
   constexpr int kTokens[] = {1, 2, 4, 8};
   const auto layers = std::make_shared<bench::LinearLayers<P>>(
       std::vector(std::begin(kShapes), std::end(kShapes)), kTokens[3]);
@@ -38,5 +55,8 @@ int main(int argc, char** argv) {
     for (const bench::Timing timing : kTimings)
       bench::add_layer_row(skinny, layers, m, timing);
   }
+  constexpr int kMaxTokens = 64;
+  bench::LinearMemory memory(kMaxTokens, bench::kLayerShapes20b);
+  add_rows_of_20b(memory, kMaxTokens);
   return bench::run(argc, argv);
 }

@@ -5,6 +5,7 @@
 #include <lmd/kernels/linear/linear_cuda.cuh>
 
 #include <memory>
+#include <span>
 
 #include "harness.cuh"
 #include "kernels/linear/linear_case.hpp"
@@ -28,14 +29,22 @@ inline constexpr LinearShape kLayerShapes[] = {
 };
 inline constexpr LinearShape kHeadShape = {"lm_head", 92544, 4096};
 
-/// What all layers share; large enough for `max_tokens` of each shape.
+/// One layer of InternLM2-20B, the same way.
+inline constexpr LinearShape kLayerShapes20b[] = {
+    {"wqkv", 8192, 6144},
+    {"wo+residual", 6144, 6144, kernels::LinearEpilogue::kAdd},
+    {"w1w3+silu", 32768, 6144, kernels::LinearEpilogue::kSiluMul},
+    {"w2+residual", 6144, 16384, kernels::LinearEpilogue::kAdd},
+};
+
+/// What all layers share; large enough for `max_tokens` of each of `shapes`, and of lm_head.
 class LinearMemory {
  public:
-  explicit LinearMemory(int max_tokens)
+  explicit LinearMemory(int max_tokens, std::span<const LinearShape> shapes = kLayerShapes)
       : parts_(kernels::tile_part_elements(device_multiprocessors())),
         counters_(kernels::tile_counters(kHeadShape.n)) {
     std::int64_t bytes = kernels::linear_scratch_bytes(max_tokens, kHeadShape.n, kHeadShape.k);
-    for (const LinearShape& s : kLayerShapes)
+    for (const LinearShape& s : shapes)
       bytes = std::max(bytes, kernels::linear_scratch_bytes(max_tokens, s.n, s.k));
     scratch_ = DeviceBuffer<std::uint8_t>(bytes);
     counters_.fill_bytes(0);

@@ -4,11 +4,14 @@
 Usage: bench/table.py FILE.json...             a line for each row, its timings side by side (README.md)
        bench/table.py --compare FILE.json...   linear layers: a table for each shape, a line for each number of
                                                tokens, a column for each kernel, the quickest in bold
+       bench/table.py --fit FILE.json...       rows of a kind (kv8/16x1k, kv8/64x4k, ...): t0 and bandwidth such that
+                                               t0 + bytes / bandwidth is nearest to their times, by relative squares
 
 Times are medians in microseconds with the 95th percentile behind; shares are those of the run's own floor: reading the
 bytes or doing the arithmetic, whatever takes longer.
 """
 import json
+import re
 import sys
 
 TIMINGS = ("edges", "chained", "burst", "sustained")
@@ -93,15 +96,48 @@ def print_comparison(rows):
         table(lines)
 
 
+def fit(points):
+    """(t0 in us, TB/s) for points (bytes, us), each counted by its relative error."""
+    a11 = sum(1 / t**2 for _, t in points)
+    a12 = sum(b / t**2 for b, t in points)
+    a22 = sum((b / t) ** 2 for b, t in points)
+    b1 = sum(1 / t for _, t in points)
+    b2 = sum(b / t for b, t in points)
+    det = a11 * a22 - a12 * a12
+    slope = (a11 * b2 - a12 * b1) / det
+    return (b1 - a12 * slope) / a11, 1e-6 / slope
+
+
+def print_fits(rows):
+    kinds = {}  # kind -> timing -> points
+    for name, row in rows.items():
+        kind, _, case = name.rpartition("/")
+        if not re.fullmatch(r"\d+x\d+k", case):
+            continue
+        for timing, benchmark in row.items():
+            us = benchmark["real_time"]
+            kinds.setdefault(kind, {}).setdefault(timing, []).append((benchmark["TB/s"] * us * 1e6, us))
+    lines = [["rows", "timing", "of rows", "t0, us", "TB/s", "largest error"]]
+    for kind, timings in kinds.items():
+        for timing, points in timings.items():
+            if len(points) < 3:
+                continue
+            t0, rate = fit(points)
+            worst = max(abs(t0 + b / rate * 1e-6 - us) / us for b, us in points)
+            lines.append([kind, timing, str(len(points)), f"{t0:.1f}", f"{rate:.2f}", f"{100 * worst:.0f} %"])
+    table(lines)
+
+
 def main(arguments):
-    compare = "--compare" in arguments
-    paths = [a for a in arguments if a != "--compare"]
+    prints = {"--compare": print_comparison, "--fit": print_fits}
+    chosen = [prints[a] for a in arguments if a in prints]
+    paths = [a for a in arguments if a not in prints]
     if not paths:
         sys.exit(__doc__)
     for path in paths:
         report = load(path)
         print_ceilings(report["context"])
-        (print_comparison if compare else print_rows)(rows_of(report))
+        (chosen[0] if chosen else print_rows)(rows_of(report))
 
 
 if __name__ == "__main__":

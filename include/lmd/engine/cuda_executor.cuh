@@ -170,6 +170,9 @@ class CudaExecutor final : public Executor {
     int logit_rows = 0;  ///< 0: the first `draws` rows
   };
 
+  static constexpr const char* kHowToFindKernel =
+      "; with LMD_CUDA_SYNC=1 in the environment the kernel is named";
+
   /// A kernel that fails while it runs does not say so itself: \throws Error(kCuda) that says which step
   /// it was. Then no step is under way.
   template <class F>
@@ -183,7 +186,8 @@ class CudaExecutor final : public Executor {
                                         std::to_string(step.sequences) + " sequences, " +
                                         std::to_string(step.rows) + " tokens, " +
                                         quant::NumberFormat<T>::kName + " activations, KV scheme " +
-                                        decoder_.kv_name() + ": " + e.what());
+                                        decoder_.kv_name() + ": " + e.what() +
+                                        (model::waits_for_kernels() ? "" : kHowToFindKernel));
     }
   }
 
@@ -221,18 +225,18 @@ class CudaExecutor final : public Executor {
     send();
     const bool is_greedy =
         std::ranges::all_of(draws_, [](const StepItem* item) { return takes_best(*item->draw); });
+    const auto queue = [&] {
+      decoder_.forward(device_step(a, counts));
+      if (is_greedy) {
+        take_best(bucket);
+      } else {
+        decoder_.write_logits(nullptr, bucket, logits_.data());
+        sample(a, bucket);
+      }
+    };
+    if (model::waits_for_kernels()) return queue();
     Graph& graph = graphs_[{bucket, is_greedy}];
-    if (graph.is_empty()) {
-      graph = Graph::capture(ctx_.stream, [&] {
-        decoder_.forward(device_step(a, counts));
-        if (is_greedy) {
-          take_best(bucket);
-        } else {
-          decoder_.write_logits(nullptr, bucket, logits_.data());
-          sample(a, bucket);
-        }
-      });
-    }
+    if (graph.is_empty()) graph = Graph::capture(ctx_.stream, queue);
     graph.launch(ctx_.stream);
   }
 

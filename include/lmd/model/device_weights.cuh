@@ -8,12 +8,26 @@
 #include <lmd/model/weights.hpp>
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 namespace lmd::model {
 
-/// \throws Error(kCuda) that names kernel and shape, where a launch has failed.
+/// Whether each kernel is waited for and nothing is recorded, so that one that fails while it runs is
+/// named: LMD_CUDA_SYNC=1 in the environment. Slow.
+[[nodiscard]] inline bool waits_for_kernels() {
+  static const bool is_set = [] {
+    const char* value = std::getenv("LMD_CUDA_SYNC");
+    return value != nullptr && std::string_view(value) == "1";
+  }();
+  return is_set;
+}
+
+/// \throws Error(kCuda) that names kernel and shape, where a launch has failed, or, if kernels are
+///         waited for, the kernel.
 inline void try_kernel(cudaError_t error, const char* kernel, int m, int n) {
+  if (error == cudaSuccess && waits_for_kernels()) error = cudaDeviceSynchronize();
   if (error == cudaSuccess) return;
   (void)cudaGetLastError();
   throw Error(ErrorCode::kCuda, std::string(kernel) + " [" + std::to_string(m) + ", " +

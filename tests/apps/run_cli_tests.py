@@ -388,7 +388,7 @@ def convert_refuses_tokenizers_that_cannot_be():
             ({key + "tokens": good[key + "tokens"][:-1] + [""]}, ["token 48 has no text"]),
         ]:
             gguf_files.write_internlm2(original, source, {**good, **change})
-            refused("convert", source, target, says=says)
+            refused("convert", source, target, says=[str(source), *says])
         for missing in ("scores", "token_type"):
             gguf_files.write_internlm2(original, source, {k: v for k, v in good.items() if k != key + missing})
             refused("convert", source, target, says=[key + missing, "missing"])

@@ -187,6 +187,8 @@ TEST_CASE("wrong templates from JSON are refused by name") {
                  "key \"stop_word\" is unknown; nearest: stop_words"));
   CHECK(contains(message(R"({"environment": ""})"), "\"environment\" is unknown"));
   CHECK(contains(message(R"({"capability": "infilling"})"), "known: chat, completion"));
+  CHECK(contains(message(R"({"capability": "a\n\u001b[1m"})"), R"(is "a\n\u001b[1m")"));
+  CHECK(contains(message(R"({"x\n": 5})"), R"(key "x\n" is unknown)"));
   CHECK(contains(message(R"({"user": 5})"), "user is 5, expected a string"));
   CHECK(contains(message(R"({"stop_words": [""]})"), "stop_words"));
   CHECK(contains(message("{"), "not valid JSON"));

@@ -139,6 +139,9 @@ TEST_CASE("what is not supported is refused by name") {
   refused(kUnknown + bytes(2, number(3, 2) + number(24, 1)), "treat_whitespace_as_suffix");
   refused(good + bytes(5, bytes(2, "table")), "denormalizer");
   refused(good + kUnknown, "pieces 0 and 2");
+  refused(good + piece("x\n\x1b") + piece("x\n\x1b"), "both \"x??\"");
+  refused(good + piece("x\n", 0, PieceType::kByte), "is \"x?\", expected");
+  refused(good + bytes(3, bytes(1, "x\n") + bytes(2, "table")), "normalizer x?");
   refused(good + piece("<u>", 0, PieceType::kUnknown), "type unknown");
   refused(piece("a") + trainer(), "no piece of type unknown");
   refused(kUnknown + piece("x", 0, PieceType::kByte) + trainer(), "<0x0A>");

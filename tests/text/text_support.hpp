@@ -6,6 +6,7 @@
 #include <lmd/core/file.hpp>
 #include <lmd/json/json.hpp>
 
+#include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <string>
@@ -65,12 +66,20 @@ struct Failure {
   std::string message;
 };
 
-/// The lmd::Error that `f` throws; any other exception goes through and fails the test.
+/// Whether a message can go to a terminal as it is, whatever the file that it is about holds.
+inline bool is_one_safe_line(std::string_view message) {
+  const auto is_control = [](char c) { return (c >= 0 && c < 32) || c == 127; };
+  return message.size() < 1000 && std::none_of(message.begin(), message.end(), is_control);
+}
+
+/// The lmd::Error that `f` throws; any other exception goes through and fails the test, and so does a
+/// message that is no single line.
 template <class F>
 Failure failure_of(F&& f) {
   try {
     f();
   } catch (const lmd::Error& e) {
+    CHECK_MESSAGE(is_one_safe_line(e.what()), std::string_view(e.what()).substr(0, 2000));
     return {true, e.code(), e.what()};
   }
   return {};

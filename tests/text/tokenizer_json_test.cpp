@@ -129,6 +129,40 @@ TEST_CASE("what is not supported is refused by name") {
   refused("expected an object", [](Json& r) { r = 5; });
 }
 
+TEST_CASE("what a file says stays one line of a message") {
+  const std::string evil = "a\n\x1b[31m" + std::string(5000, 'b');
+  const char* const shown = "\"a\\n\\u001b[31mbbb";
+  refused(shown, [&](Json& r) { r["model"]["merges"] = Json::array({evil}); });
+  refused(shown, [&](Json& r) { r["model"]["merges"] = Json::array({Json::array({"a", evil})}); });
+  refused(shown, [&](Json& r) { r["model"]["vocab"][evil] = -1; });
+  refused(shown, [&](Json& r) { r["model"]["vocab"][evil] = true; });
+  refused(shown, [&](Json& r) { r["model"]["end_of_word_suffix"] = evil; });
+  refused(shown, [&](Json& r) { r["model"]["unk_token"] = evil; });
+  refused(shown, [&](Json& r) {
+    r["added_tokens"][0]["content"] = evil;
+    r["added_tokens"][0]["single_word"] = true;
+  });
+  refused("a??[31mb", [&](Json& r) { r["model"]["type"] = evil; });
+  refused("a??[31mb", [&](Json& r) { r["normalizer"] = {{"type", evil}}; });
+  refused("a??[31mb", [&](Json& r) { r["pre_tokenizer"] = {{"type", evil}}; });
+  refused("a??[31mb", [&](Json& r) { r["decoder"] = {{"type", evil}}; });
+  refused("a??[31mb", [&](Json& r) {
+    const Json bos = {{"SpecialToken", {{"id", evil}, {"type_id", 0}}}};
+    r["post_processor"] = {{"type", "TemplateProcessing"},
+                           {"single", Json::array({bos})},
+                           {"special_tokens", Json::object()}};
+  });
+  const Folder folder;
+  folder.write("tokenizer.json", formatted());
+  folder.write("tokenizer_config.json", Json{{"added_tokens_decoder", {{evil, 1}}}}.dump());
+  CHECK(contains(failure_of([&] { (void)load_tokenizer(folder.path()); }).message, shown));
+  folder.write("tokenizer.model", lmd::read_text_file(kGolden + "/llama/tokenizer.model", 1 << 20));
+  folder.write("added_tokens.json", Json{{evil, -1}}.dump());
+  std::filesystem::remove(folder.path() + "/tokenizer.json");
+  std::filesystem::remove(folder.path() + "/tokenizer_config.json");
+  CHECK(contains(failure_of([&] { (void)load_tokenizer(folder.path()); }).message, "a??[31mb"));
+}
+
 TEST_CASE("a post-processor may only put one token before the text") {
   const Json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
   const Json bos = {{"SpecialToken", {{"id", "<bos>"}, {"type_id", 0}}}};

@@ -5,6 +5,7 @@
 
 #include <lmd/core/error.hpp>
 #include <lmd/core/file.hpp>
+#include <lmd/core/shown_name.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -103,11 +104,14 @@ class Object {
 
   /// \throws Error(kFormat) when the key is absent or null.
   [[nodiscard]] const Json& at(const char* key) const {
-    LMD_REQUIRE(has(key), ErrorCode::kFormat, where_ + ": required key " + key + " is missing");
+    LMD_REQUIRE(has(key), ErrorCode::kFormat,
+                where_ + ": required key " + shown_name(key) + " is missing");
     return *value_->find(key);
   }
 
-  [[nodiscard]] Object object(const char* key) const { return {at(key), where_ + ": " + key}; }
+  [[nodiscard]] Object object(const char* key) const {
+    return {at(key), where_ + ": " + shown_name(key)};
+  }
 
   /// \throws Error(kFormat) unless an integer in [min, max].
   [[nodiscard]] std::int64_t integer(const char* key, std::int64_t min, std::int64_t max) const {
@@ -165,7 +169,7 @@ class Object {
  private:
   void require(bool ok, const char* key, const Json& found, const std::string& expected) const {
     LMD_REQUIRE(ok, ErrorCode::kFormat,
-                where_ + ": " + key + " is " + shown(found) + ", expected " + expected);
+                where_ + ": " + shown_name(key) + " is " + shown(found) + ", expected " + expected);
   }
 
   const Json* value_;

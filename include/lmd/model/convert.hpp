@@ -5,6 +5,7 @@
 #include <lmd/core/config.hpp>
 #include <lmd/core/error.hpp>
 #include <lmd/core/file.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/json/json.hpp>
 #include <lmd/model/dtype.hpp>
 #include <lmd/model/gguf.hpp>
@@ -349,6 +350,20 @@ inline json::Json generation_json(const GgufFile& file, const ModelConfig& c) {
   return j;
 }
 
+/// Writers of tokenizers do not know which file they refuse.
+inline void write_tokenizer_of(const GgufFile& file,
+                               int vocab_size,
+                               const TokenizerWriter& write,
+                               const std::string& folder) {
+  const GgufTokenizer tokenizer = read_gguf_tokenizer(file, vocab_size);
+  try {
+    write(tokenizer, folder);
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::kIo) throw;
+    throw Error(e.code(), file.path() + ": " + e.what());
+  }
+}
+
 }  // namespace detail
 
 /// Writes config.json, generation_config.json, model.safetensors and, through `write_tokenizer`
@@ -371,7 +386,7 @@ inline void convert_gguf(const std::string& path,
   const std::string& to = folder.partial_path();
   detail::write_json(to + "/config.json", detail::config_json(config, items));
   detail::write_json(to + "/generation_config.json", detail::generation_json(file, config));
-  if (write_tokenizer) write_tokenizer(detail::read_gguf_tokenizer(file, config.vocab_size), to);
+  if (write_tokenizer) detail::write_tokenizer_of(file, config.vocab_size, write_tokenizer, to);
   SafetensorsWriter out(to + "/model.safetensors", detail::tensor_specs(items));
   for (const detail::ConvertItem& item : items) {
     detail::ItemWriter(file, item, out).write();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/json/json.hpp>
 #include <lmd/model/convert.hpp>
 #include <lmd/model/hf_config.hpp>

@@ -71,16 +71,6 @@ using Shape = std::vector<std::int64_t>;
   return text + "]";
 }
 
-/// A name out of a file, safe in a one-line message: printable ASCII, at most 80 bytes.
-[[nodiscard]] inline std::string shown_name(std::string_view name) {
-  std::string text(name.substr(0, 80));
-  for (char& c : text)
-    if (c < 32 || c > 126) c = '?';
-  if (text.empty()) text = "(empty)";
-  if (name.size() > text.size() && name.size() > 80) text.replace(77, 3, "...");
-  return text;
-}
-
 /// Number of bytes of a tensor, or nothing where the product overflows or a size is negative.
 [[nodiscard]] inline std::optional<std::int64_t> size_in_bytes(const Shape& shape, DType dtype) {
   std::int64_t bytes = bytes_of(dtype);

@@ -6,6 +6,7 @@
 #include <lmd/core/error.hpp>
 #include <lmd/core/file.hpp>
 #include <lmd/core/math.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/model/dtype.hpp>
 #include <lmd/model/gguf_blocks.hpp>
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/model/config.hpp>
 #include <lmd/model/gguf.hpp>
 

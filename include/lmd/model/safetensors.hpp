@@ -5,6 +5,7 @@
 
 #include <lmd/core/error.hpp>
 #include <lmd/core/file.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/json/json.hpp>
 #include <lmd/model/dtype.hpp>
 

@@ -73,7 +73,7 @@ inline constexpr TemplateKey kTemplateKeys[] = {
 [[nodiscard]] inline Capability capability_of(const json::Object& node) {
   const std::string text = node.string_or("capability", "chat");
   LMD_REQUIRE(text == "chat" || text == "completion", ErrorCode::kConfig,
-              node.where() + ": capability is \"" + text + "\"; known: chat, completion");
+              node.where() + ": capability is " + json::shown(text) + "; known: chat, completion");
   return text == "chat" ? Capability::kChat : Capability::kCompletion;
 }
 
@@ -81,7 +81,8 @@ inline constexpr TemplateKey kTemplateKeys[] = {
   const std::vector<std::string> known = template_key_names();
   for (const auto& [key, value] : node.value().items()) {
     LMD_REQUIRE(std::find(known.begin(), known.end(), key) != known.end(), ErrorCode::kConfig,
-                node.where() + ": key \"" + key + "\" is unknown; nearest: " + nearest(key, known));
+                node.where() + ": key " + json::shown(key) +
+                    " is unknown; nearest: " + nearest(key, known));
   }
   ChatTemplate tmpl = builtin_template("base");
   const std::string name = node.string_or("model_name", "custom");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/text/chat_template.hpp>
 #include <lmd/text/tokenizer.hpp>
 
@@ -158,7 +159,7 @@ struct TemplateHints {
       if (hints.internvl_template == value) return builtin_template(name);
     }
     throw Error(ErrorCode::kConfig,
-                "config.json: template is \"" + hints.internvl_template +
+                "config.json: template is \"" + shown_name(hints.internvl_template) +
                     "\"; known: internlm2-chat, Hermes-2, phi3-chat, internvl2_5");
   }
   std::string architecture = hints.architecture;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/json/json.hpp>
 #include <lmd/text/bpe.hpp>
 #include <lmd/text/sentencepiece.hpp>
@@ -167,9 +168,9 @@ inline void add_tokens_of_file(const std::string& path, std::vector<AddedToken>&
     int id = -1;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     LMD_REQUIRE(error == std::errc() && end == key.data() + key.size() && id >= 0,
-                ErrorCode::kFormat, added.where() + ": \"" + key + "\" is no token id");
+                ErrorCode::kFormat, added.where() + ": " + json::shown(key) + " is no token id");
     config.added.push_back(
-        detail::added_token_of(json::Object(value, added.where() + ": " + key), id));
+        detail::added_token_of(json::Object(value, added.where() + ": " + shown_name(key)), id));
   }
   return config;
 }

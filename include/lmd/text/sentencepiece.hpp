@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/error.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/text/sentencepiece_model.hpp>
 #include <lmd/text/tokenizer.hpp>
 
@@ -117,7 +119,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     const int twin = model_.pieces.find(text);
     LMD_REQUIRE(twin < 0, ErrorCode::kFormat,
                 model_.where + ": pieces " + std::to_string(twin) + " and " + std::to_string(id) +
-                    " are both \"" + std::string(text) + "\"");
+                    " are both \"" + shown_name(text) + "\"");
     model_.pieces.index(id);
     if (is_mergeable(id)) {
       max_piece_bytes_ = std::max(max_piece_bytes_, text.size());
@@ -143,7 +145,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     const std::size_t high = has_form ? kDigits.find(text[3]) : std::string_view::npos;
     const std::size_t low = has_form ? kDigits.find(text[4]) : std::string_view::npos;
     LMD_REQUIRE(high != std::string_view::npos && low != std::string_view::npos, ErrorCode::kFormat,
-                model_.where + ": byte piece " + std::to_string(id) + " is \"" + std::string(text) +
+                model_.where + ": byte piece " + std::to_string(id) + " is \"" + shown_name(text) +
                     "\", expected the form <0x0A>");
     return high * 16 + low;
   }

@@ -4,6 +4,7 @@
 
 #include <lmd/core/error.hpp>
 #include <lmd/core/file.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/text/piece_table.hpp>
 
 #include <cmath>
@@ -212,7 +213,8 @@ inline void read_normalizer_spec(ProtoReader reader, SentencePieceModel& model) 
     } else if (field->number == 2) {
       reader.expect_type(*field, 2);
       if (!field->bytes.empty()) {
-        reader.fail(field->at, "normalizer " + name + " is not supported, only identity is");
+        reader.fail(field->at,
+                    "normalizer " + shown_name(name) + " is not supported, only identity is");
       }
     } else if (field->number == 3) {
       reader.expect_type(*field, 0);

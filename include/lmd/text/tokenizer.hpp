@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/text/byte_trie.hpp>
 #include <lmd/text/piece_table.hpp>
 #include <lmd/text/unicode.hpp>
@@ -133,7 +134,7 @@ class Tokenizer {
       const AddedToken& token = added_[i];
       LMD_REQUIRE(token.id >= 0 && token.id < detail::kMaxPieces && !token.content.empty(),
                   ErrorCode::kFormat,
-                  where + ": added token \"" + token.content + "\" has id " +
+                  where + ": added token \"" + shown_name(token.content) + "\" has id " +
                       std::to_string(token.id) + ", expected a name and an id from 0 to " +
                       std::to_string(detail::kMaxPieces - 1));
       vocab_size_ = std::max(vocab_size_, token.id + 1);

@@ -4,6 +4,7 @@
 
 #include <lmd/core/error.hpp>
 #include <lmd/core/file.hpp>
+#include <lmd/core/shown_name.hpp>
 #include <lmd/json/json.hpp>
 #include <lmd/text/bpe.hpp>
 #include <lmd/text/tokenizer_json_sax.hpp>
@@ -26,7 +27,7 @@ namespace detail {
 
 [[nodiscard]] inline std::string type_of(const json::Json& value) {
   if (value.is_object() && value.contains("type") && value["type"].is_string()) {
-    return value["type"].get<std::string>();
+    return shown_name(value["type"].get_ref<const std::string&>());
   }
   return json::shown(value);
 }
@@ -138,9 +139,8 @@ namespace detail {
   token.strips_right = node.boolean_or("rstrip", false);
   token.is_normalized = node.boolean_or("normalized", !token.is_special);
   LMD_REQUIRE(!node.boolean_or("single_word", false), ErrorCode::kFormat,
-              node.where() + ": \"" + token.content +
-                  "\": single_word is true, only false is "
-                  "supported");
+              node.where() + ": " + json::shown(token.content) +
+                  ": single_word is true, only false is supported");
   return token;
 }
 
@@ -149,11 +149,11 @@ namespace detail {
 inline void check_model(const json::Object& node) {
   const std::string type = node.string_or("type", "BPE");
   LMD_REQUIRE(type == "BPE", ErrorCode::kFormat,
-              node.where() + ": type " + type + " is not supported; known: BPE");
+              node.where() + ": type " + shown_name(type) + " is not supported; known: BPE");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     LMD_REQUIRE(node.string_or(key, "").empty(), ErrorCode::kFormat,
-                node.where() + ": " + key + " is \"" + node.string_or(key, "") +
-                    "\", only null is supported");
+                node.where() + ": " + key + " is " + json::shown(node.at(key)) +
+                    ", only null is supported");
   }
   for (const char* key : {"byte_fallback", "fuse_unk"}) {
     LMD_REQUIRE(!node.boolean_or(key, false), ErrorCode::kFormat,
@@ -203,9 +203,9 @@ inline void check_model(const json::Object& node) {
     const MergeTable::Merge merge = {tokens.find(left), tokens.find(right), rank,
                                      tokens.find(both)};
     LMD_REQUIRE(merge.left >= 0 && merge.right >= 0 && merge.merged >= 0, ErrorCode::kFormat,
-                file.where + ": model: merge " + std::to_string(rank) + " is \"" +
-                    std::string(left) + "\" and \"" + std::string(right) +
-                    "\", expected both and their concatenation in the vocabulary");
+                file.where + ": model: merge " + std::to_string(rank) + " is " + json::shown(left) +
+                    " and " + json::shown(right) +
+                    ", expected both and their concatenation in the vocabulary");
     merges.add(merge);
   }
   return merges;
@@ -232,7 +232,7 @@ inline void check_model(const json::Object& node) {
   if (const std::string unk = model.string_or("unk_token", ""); !unk.empty()) {
     out.model.unk_id = out.model.tokens.find(unk);
     LMD_REQUIRE(out.model.unk_id >= 0, ErrorCode::kFormat,
-                model.where() + ": unk_token \"" + unk + "\" is not in the vocabulary");
+                model.where() + ": unk_token " + json::shown(unk) + " is not in the vocabulary");
   }
   if (root.has("added_tokens")) {
     for (const json::Json& item : root.array("added_tokens")) {
@@ -242,7 +242,7 @@ inline void check_model(const json::Object& node) {
       const std::string& content = out.traits.added.back().content;
       const int known = out.model.tokens.find(content);
       LMD_REQUIRE(known < 0 || known == id, ErrorCode::kFormat,
-                  node.where() + ": \"" + content + "\" has id " + std::to_string(id) +
+                  node.where() + ": " + json::shown(content) + " has id " + std::to_string(id) +
                       ", the vocabulary gives it " + std::to_string(known));
     }
   }

@@ -54,7 +54,8 @@ class TokenizerJsonSax {
     }
     if (place_ != Place::kMerges) return value(Json(std::move(v)));
     const std::size_t space = v.find(' ');
-    if (space == std::string::npos) refuse("merges: \"" + v + "\" has no space between two tokens");
+    if (space == std::string::npos)
+      refuse("merges: " + json::shown(v) + " has no space between two tokens");
     out_->merge_halves.add(std::string_view(v).substr(0, space));
     out_->merge_halves.add(std::string_view(v).substr(space + 1));
     return true;
@@ -104,7 +105,7 @@ class TokenizerJsonSax {
     throw Error(ErrorCode::kFormat, out_->where + ": model: " + problem);
   }
   [[noreturn]] void refuse_id(const std::string& id) const {
-    refuse("vocab: \"" + key_ + "\" has the id " + id + ", expected 0 to " +
+    refuse("vocab: " + json::shown(key_) + " has the id " + id + ", expected 0 to " +
            std::to_string(kMaxPieces - 1));
   }
 
@@ -128,7 +129,8 @@ class TokenizerJsonSax {
   }
 
   bool value(Json&& v) {
-    if (place_ == Place::kVocabulary) refuse("vocab: \"" + key_ + "\" is " + json::shown(v));
+    if (place_ == Place::kVocabulary)
+      refuse("vocab: " + json::shown(key_) + " is " + json::shown(v));
     if (place_ != Place::kElsewhere) refuse("merges: holds " + json::shown(v));
     place(std::move(v));
     return true;

@@ -82,8 +82,8 @@ namespace detail {
   for (std::size_t id = 0; id < content.tokens.size(); ++id) {
     const std::string& token = content.tokens[id];
     LMD_REQUIRE(seen.insert(token).second, ErrorCode::kFormat,
-                "tokenizer: token " + std::to_string(id) + " \"" + token +
-                    "\" occurs twice, which a tokenizer.json cannot hold");
+                "tokenizer: token " + std::to_string(id) + " " + json::shown(token) +
+                    " occurs twice, which a tokenizer.json cannot hold");
     out +=
         (id == 0 ? "\n    " : ",\n    ") + quoted(token, "token", id) + ": " + std::to_string(id);
   }

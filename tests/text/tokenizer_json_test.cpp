@@ -163,6 +163,21 @@ TEST_CASE("what a file says stays one line of a message") {
   CHECK(contains(failure_of([&] { (void)load_tokenizer(folder.path()); }).message, "a??[31mb"));
 }
 
+TEST_CASE("hundreds of thousands of added tokens are no work") {
+  constexpr int kFirst = 700;  // behind the vocabulary
+  constexpr int kTokens = 400'000;
+  const Folder folder;
+  folder.write("tokenizer.model", lmd::read_text_file(kGolden + "/llama/tokenizer.model", 1 << 20));
+  Json added = Json::object();
+  for (int i = 0; i < kTokens; ++i)
+    added["<" + std::to_string(i) + ">"] = kFirst + i;
+  folder.write("added_tokens.json", added.dump());
+  const double before = cpu_seconds();
+  const auto tokenizer = load_tokenizer(folder.path());
+  CHECK(cpu_seconds() - before < kMaxSecondsOfMillion);
+  CHECK(tokenizer->vocab_size() == kFirst + kTokens);
+}
+
 TEST_CASE("a post-processor may only put one token before the text") {
   const Json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
   const Json bos = {{"SpecialToken", {{"id", "<bos>"}, {"type_id", 0}}}};

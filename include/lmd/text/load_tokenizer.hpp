@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -57,15 +58,19 @@ namespace detail {
   return {};
 }
 
-/// Replaces the token with the same id, or appends.
-inline void put_token(AddedToken token, std::vector<AddedToken>& tokens) {
-  for (AddedToken& old : tokens) {
-    if (old.id == token.id) {
-      old = std::move(token);
-      return;
+/// Each of `added` replaces the token that has its id, or is appended.
+inline void put_tokens(const std::vector<AddedToken>& added, std::vector<AddedToken>& tokens) {
+  std::unordered_map<int, std::size_t> index_of;  // by id
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    index_of.emplace(tokens[i].id, i);
+  for (const AddedToken& token : added) {
+    const auto [at, is_new] = index_of.emplace(token.id, tokens.size());
+    if (is_new) {
+      tokens.push_back(token);
+    } else {
+      tokens[at->second] = token;
     }
   }
-  tokens.push_back(std::move(token));
 }
 
 /// The six names that every InternLM2 chat model gives to the last pieces of its vocabulary, for
@@ -92,13 +97,15 @@ inline void put_token(AddedToken token, std::vector<AddedToken>& tokens) {
 }
 
 /// added_tokens.json: {"name": id}. All of them are special, as `tokenizer.model` knows none.
-inline void add_tokens_of_file(const std::string& path, std::vector<AddedToken>& tokens) {
+[[nodiscard]] inline std::vector<AddedToken> read_added_tokens(const std::string& path) {
   const json::Json root = json::parse_file(path);
   const json::Object names(root, path);
+  std::vector<AddedToken> added;
   for (const auto& [name, id] : root.items()) {
     const auto value = static_cast<int>(names.integer(name.c_str(), 0, kMaxPieces - 1));
-    put_token({.id = value, .content = name}, tokens);
+    added.push_back({.id = value, .content = name});
   }
+  return added;
 }
 
 [[nodiscard]] inline std::unique_ptr<Tokenizer> load_sentencepiece(const std::string& folder,
@@ -116,9 +123,8 @@ inline void add_tokens_of_file(const std::string& path, std::vector<AddedToken>&
     for (AddedToken& token : internlm2_tokens(model))
       traits.added.push_back(std::move(token));
   }
-  if (has_added) add_tokens_of_file(added_path, traits.added);
-  for (const AddedToken& token : config.added)
-    put_token(token, traits.added);
+  if (has_added) put_tokens(read_added_tokens(added_path), traits.added);
+  put_tokens(config.added, traits.added);
   traits.bos_id = id_named(config.bos_token.empty() ? model.bos_piece : config.bos_token, traits);
   traits.eos_id = id_named(config.eos_token.empty() ? model.eos_piece : config.eos_token, traits);
   traits.adds_bos = config.add_bos_token.value_or(true);
@@ -129,8 +135,7 @@ inline void add_tokens_of_file(const std::string& path, std::vector<AddedToken>&
                                                          const TokenizerConfig& config) {
   TokenizerJson parsed = interpret_tokenizer_json(file);
   TokenizerTraits& traits = parsed.traits;
-  for (const AddedToken& token : config.added)
-    put_token(token, traits.added);
+  put_tokens(config.added, traits.added);
   const auto id_of = [&](const std::string& name) {
     const int id = id_named(name, traits);
     return id >= 0 || name.empty() ? id : parsed.model.tokens.find(name);

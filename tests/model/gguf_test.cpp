@@ -88,7 +88,13 @@ TEST_CASE("integers of every width, floats, bools and their arrays") {
   CHECK(file.get<std::vector<double>>("reals") == std::vector<double>{1.5});
   CHECK(contains(error_of([&] { (void)file.integer("u8", 0, 10); }),
                  "key u8 is 255, expected an integer from 0 to 10"));
-  CHECK(contains(error_of([&] { (void)file.get<bool>("u8"); }), "key u8 is of another type"));
+  const auto wrong_kind = [&]<class T>(const char* key, T) {
+    return error_of([&] { (void)file.get<T>(key); });
+  };
+  CHECK(contains(wrong_kind("u8", true), "key u8 is the integer 255, expected true or false"));
+  CHECK(contains(wrong_kind("f32", 0L), "key f32 is the number 0.500000, expected an integer"));
+  CHECK(contains(wrong_kind("ints", 0.5), "key ints is a list of 2 integers, expected a number"));
+  CHECK(contains(wrong_kind("yes", std::string()), "key yes is true, expected a text"));
   CHECK(contains(error_of([&] { (void)file.get<bool>("none"); }), "key none is missing"));
 }
 

@@ -227,6 +227,24 @@ TEST_CASE("hostile GGUF") {
   CHECK(cut.loaded == 0);
 }
 
+TEST_CASE("a file with terabytes of nothing does not become memory") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "in.gguf";
+  constexpr std::uint64_t kBytes = UINT64_C(1) << 38;
+  const auto claims = [&](const std::string& value) {
+    write_file(path, "GGUF" + bytes_of(3u) + bytes_of(UINT64_C(0)) + bytes_of(UINT64_C(1)) +
+                         GgufBytes::text("key") + value);
+    std::error_code failed;
+    std::filesystem::resize_file(path, kBytes, failed);  // sparse: it takes no disk
+    if (failed) MESSAGE("skipped: this file system has no files of 256 GB");
+    const MemoryLimit limit;
+    return failed ? "the file has" : error_of([&] { const GgufFile file(path); });
+  };
+  const std::string n = bytes_of(kBytes / 2);
+  CHECK(contains(claims(bytes_of(9u) + bytes_of(0u) + n), "the length of key key is"));
+  CHECK(contains(claims(bytes_of(8u) + n), "the length of key key is"));
+}
+
 TEST_CASE("hostile GGUF data converts or is refused, and leaves nothing behind") {
   const TemporaryFolder folder;
   TinyGguf gguf;

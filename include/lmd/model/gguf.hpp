@@ -76,7 +76,10 @@ class GgufCursor {
   explicit GgufCursor(const File& file) : file_(&file) {}
 
   [[nodiscard]] std::int64_t position() const { return position_; }
-  [[nodiscard]] std::int64_t remaining() const { return file_->size() - position_; }
+  /// Bytes that the head may still take.
+  [[nodiscard]] std::int64_t remaining() const {
+    return std::min(file_->size(), kMaxHeadBytes) - position_;
+  }
   [[nodiscard]] const std::string& path() const { return file_->path(); }
 
   void copy(void* to, std::int64_t n) {
@@ -165,6 +168,8 @@ class GgufCursor {
 
  private:
   static constexpr std::int64_t kWindow = 64 << 10;
+  /// 6 times the largest known (256 Ki tokens). In memory it may become eight times as large.
+  static constexpr std::int64_t kMaxHeadBytes = 100 << 20;
 
   [[nodiscard]] std::int64_t window_bytes() const {
     return static_cast<std::int64_t>(window_.size());
@@ -179,6 +184,33 @@ class GgufCursor {
   std::int64_t window_start_ = 0;
   std::string window_;
 };
+
+/// A value as it may stand in a message: what it is and, where it is short, which.
+inline std::string shown(const GgufValue& value) {
+  struct Visitor {
+    std::string operator()(std::int64_t v) const { return "the integer " + std::to_string(v); }
+    std::string operator()(double v) const { return "the number " + std::to_string(v); }
+    std::string operator()(bool v) const { return v ? "true" : "false"; }
+    std::string operator()(const std::string& v) const { return "the text " + shown_name(v); }
+    std::string operator()(const std::vector<std::int64_t>& v) const {
+      return list(v.size(), "integers");
+    }
+    std::string operator()(const std::vector<double>& v) const { return list(v.size(), "numbers"); }
+    std::string operator()(const std::vector<std::string>& v) const {
+      return list(v.size(), "texts");
+    }
+    static std::string list(std::size_t n, const char* of) {
+      return "a list of " + std::to_string(n) + ' ' + of;
+    }
+  };
+  return std::visit(Visitor{}, value);
+}
+
+/// By the index of a kind in GgufValue.
+inline constexpr const char* kGgufKindNames[] = {
+    "an integer",         "a number",          "true or false",  "a text",
+    "a list of integers", "a list of numbers", "a list of texts"};
+static_assert(std::size(kGgufKindNames) == std::variant_size_v<GgufValue>, "each kind has a name");
 
 inline bool is_real(GgufKind kind) {
   return kind == GgufKind::kF32 || kind == GgufKind::kF64;
@@ -262,7 +294,7 @@ class GgufFile {
 
   [[nodiscard]] bool has(std::string_view key) const { return values_.contains(key); }
 
-  /// The value of a key as T, one of GgufValue's kinds; integers are taken for reals where wanted.
+  /// The value of a key as T, one of GgufValue's kinds.
   /// \throws Error(kFormat) when the key is missing or of another kind.
   template <class T>
   [[nodiscard]] const T& get(std::string_view key) const {
@@ -271,7 +303,8 @@ class GgufFile {
                 path() + ": key " + std::string(key) + " is missing");
     const T* value = std::get_if<T>(&at->second);
     LMD_REQUIRE(value != nullptr, ErrorCode::kFormat,
-                path() + ": key " + std::string(key) + " is of another type than expected");
+                path() + ": key " + std::string(key) + " is " + detail::shown(at->second) +
+                    ", expected " + detail::kGgufKindNames[GgufValue(T{}).index()]);
     return *value;
   }
   template <class T>

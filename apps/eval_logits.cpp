@@ -3,9 +3,11 @@
 #include "eval_logits.hpp"
 
 #include <lmd/engine/evaluate.hpp>
+#include <lmd/engine/request.hpp>
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -62,7 +64,10 @@ std::string float_text(float value) {
   return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
+/// \throws Error(kInternal) for logits that JSON has no form for.
 std::string report(std::span<const int> ids, std::span<const float> logits, int n_top) {
+  LMD_REQUIRE(std::ranges::all_of(logits, [](float x) { return std::isfinite(x); }),
+              ErrorCode::kInternal, engine::kNotANumber);
   std::string json = "{\"ids\": [" + token_ids_text(ids, ", ") + "], \"top\": [";
   const char* between = "";
   for (const int id : best_ids(logits, n_top)) {
@@ -75,6 +80,8 @@ std::string report(std::span<const int> ids, std::span<const float> logits, int 
 ExitCode run_logits(LogitsFlags& flags) {
   LMD_REQUIRE(flags.ids.has_value() != flags.prompt.has_value(), ErrorCode::kConfig,
               "give either --ids 1,2,3 or --prompt TEXT");
+  LMD_REQUIRE(!flags.is_raw || flags.prompt, ErrorCode::kConfig,
+              "--raw is for --prompt: --ids go to the model as they are");
   flags.runtime.needs_tokenizer = flags.prompt.has_value();
   Runtime runtime = load_shown(flags.model, flags.runtime);
   const std::vector<int> ids = ids_of(flags, runtime);

@@ -40,8 +40,7 @@ namespace lmd::apps {
 /// \throws Error(kInternal) for the event of a model that has lost its numbers.
 inline void require_token(const engine::TokenEvent& event) {
   LMD_REQUIRE(event.finish != engine::FinishReason::kError, ErrorCode::kInternal,
-              "the model's output is not a number; on a GPU, --dtype bfloat16 takes larger "
-              "activations than float16");
+              engine::kNotANumber);
 }
 
 /// Since its construction.

@@ -396,6 +396,28 @@ def convert_refuses_tokenizers_that_cannot_be():
 
 
 @case
+def output_that_is_no_number():
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        gguf_files.write_internlm2(TESTS / "model" / "golden" / "internlm2_tiny", folder / "in.gguf",
+                                   gguf_files.plain_tokenizer_values(49))
+        check(run("convert", folder / "in.gguf", folder / "out").status == 0, "not converted")
+        weights = folder / "out" / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        size = struct.unpack_from("<Q", data)[0]
+        norm = json.loads(data[8:8 + size])["model.norm.weight"]
+        check(norm["dtype"] == "F32", norm)
+        struct.pack_into("<f", data, 8 + size + norm["data_offsets"][0], float("nan"))
+        weights.write_bytes(data)
+        text = folder / "text"
+        text.write_text("ABC" * 30)
+        says = ["output is not a number"]
+        refused("eval", "logits", folder / "out", "--ids", "5,6", status=1, says=says)
+        refused("eval", "ppl", folder / "out", "--text", text, "--ctx", "16", status=1, says=says)
+        refused("chat", folder / "out", "--prompt", "ABC", status=1, says=says, lines=None)
+
+
+@case
 def does_not_fit():
     model()
     result = refused("plan", MODEL, "--session-len", "16000000", "--max-batch-size", "4096", status=3, lines=None)
@@ -405,6 +427,7 @@ def does_not_fit():
     refused("eval", "logits", MODEL, "--ids", " ".join(["5"] * 65), "--session-len", "64", status=3, says=["65", "64"], lines=None)
     refused("eval", "logits", MODEL, "--ids", "49152", says=["49152", "49151"], lines=None)
     refused("eval", "logits", MODEL, says=["--ids", "--prompt"])
+    refused("eval", "logits", MODEL, "--ids", "1", "--raw", says=["--raw", "--prompt"])
 
 
 # ---- what works ------------------------------------------------------------------------------------

@@ -4,11 +4,14 @@
 
 #include <lmd/cache/page_table.hpp>
 #include <lmd/core/buffer.hpp>
+#include <lmd/core/error.hpp>
 #include <lmd/engine/executor.hpp>
+#include <lmd/engine/request.hpp>
 #include <lmd/kernels/elementwise/rope.hpp>
 #include <lmd/kernels/sample/sampler_cpu.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace lmd::engine {
@@ -62,9 +65,11 @@ class Evaluator {
   std::vector<std::int32_t> page_ids_;
 };
 
-/// -log softmax(logits)[token].
+/// -log softmax(logits)[token]. \throws Error(kInternal) when it is not a number.
 [[nodiscard]] inline double negative_log_likelihood(std::span<const float> logits, int token) {
-  return kernels::CpuSampler{}.log_sum_exp(logits) - logits[token];
+  const double nll = kernels::CpuSampler{}.log_sum_exp(logits) - logits[token];
+  LMD_REQUIRE(std::isfinite(nll), ErrorCode::kInternal, kNotANumber);
+  return nll;
 }
 
 }  // namespace lmd::engine

@@ -21,6 +21,11 @@ using Clock = std::chrono::steady_clock;
 inline constexpr Clock::time_point kNoDeadline = Clock::time_point::max();
 inline constexpr Clock::time_point kNotStarted = Clock::time_point::max();
 
+/// Why a request ends with kError, where its constraint is not the reason.
+inline constexpr const char* kNotANumber =
+    "the model's output is not a number; on a GPU, --dtype bfloat16 takes larger activations than "
+    "float16";
+
 enum class FinishReason {
   kNone,       ///< goes on
   kStop,       ///< a stop token; it is the event's token and not part of the answer

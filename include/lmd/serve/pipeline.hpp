@@ -111,8 +111,7 @@ struct Answer {
   if (stops.is_stopped()) answer.finish = engine::FinishReason::kStop;
   answer.total_s = seconds();
   LMD_REQUIRE(answer.finish != engine::FinishReason::kError, ErrorCode::kInternal,
-              "the model's output is not a number; on a GPU, --dtype bfloat16 takes larger "
-              "activations than float16");
+              engine::kNotANumber);
   return answer;
 }
 

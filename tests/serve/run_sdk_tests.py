@@ -17,8 +17,10 @@ import server_case
 from server_case import Skip, case, check, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-TOOLS = pathlib.Path(os.environ.get("LMD_PYTHON_TOOLS") or ROOT / "build" / "python")
+sys.path.insert(0, str(HERE.parent))
+import python_tools  # of the folder above
+
+ROOT = python_tools.ROOT
 VERSIONS = ("openai-1.40.3", "openai-newest")
 SECONDS = 300 if os.environ.get("LMD_SANITIZER") else 120
 MODEL = "SmolLM2-135M-Instruct"
@@ -38,12 +40,10 @@ class Server(server_case.Server):
 
 def python_of(name):
     """The Python of a virtual environment, made now where it is missing and can be made."""
-    found = TOOLS / name / "bin" / "python"
-    if not (TOOLS / name / "complete").exists():
-        made = subprocess.run([ROOT / "scripts" / "get_python_tools", TOOLS], capture_output=True, text=True)
-        if made.returncode != 0:
-            raise Skip(f"{name} is not there: {made.stderr.strip().splitlines()[-1]}")
-    return found
+    try:
+        return python_tools.python_of(name)
+    except python_tools.Missing as why:
+        raise Skip(str(why)) from why
 
 
 def run(python, *arguments):

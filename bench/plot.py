@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Draws one roofline picture from the JSON that the GPU benchmarks write (--benchmark_out=FILE).
 
 Usage: bench/plot.py [--out PREFIX] [--label REGEX] FILE.json...

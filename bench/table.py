@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Prints Markdown tables from the JSON that a GPU benchmark writes (--benchmark_out=FILE).
 
 Usage: bench/table.py FILE.json...             a line for each row, its timings side by side (README.md)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures llama.cpp and lmd in turns; started by scripts/compare_llama_cpp, which builds llama.cpp.
 
 Every measurement is a process of its own: it loads, does everything once unmeasured, then prefills

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes unicode_tables.hpp, decomposition_tables.hpp and composition_tables.hpp.
 
 usage: make_unicode_tables.py include/lmd/text      (needs the package `tokenizers`)

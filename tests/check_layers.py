@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reports headers and sources that break the rules of the tree; exit status 1 when there are any.
 
 Usage: check_layers.py ROOT        checks ROOT/include/lmd and the sources beside it
@@ -27,7 +28,11 @@ THIRD_PARTY = {"nlohmann": {"json"}, "nccl.h": {"comm"}, "mpi.h": {"comm"}, "boo
 CUDA_INCLUDE = re.compile(r"\.cuh$|^cuda|^cub/|^thrust/|^mma\.h|^nv/")
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 80
-SOURCE_FOLDERS = ("include", "apps", "bench", "tests", "scripts", "web")
+SOURCE_FOLDERS = (".ci", "include", "apps", "bench", "deploy", "tests", "scripts", "web")
+CODE = {".hpp", ".cuh", ".cpp", ".cu", ".inc"}
+# What else people write in a language that has comments. Files without a suffix are scripts.
+SCRIPTS = {".py", ".cmake", ".sh", ".js", ".css", ".html", ".yml", ".cfg", ".service", ""}
+LICENCE = "SPDX-License-Identifier: Apache-2.0"
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
 
 
@@ -115,11 +120,11 @@ def check_header(root, path):
 def check_source(path):
     text = path.read_text()
     n_lines = text.count("\n")
-    if path.suffix in {".hpp", ".cuh", ".cpp", ".cu", ".inc", ".js", ".css"} and n_lines > MAX_FILE_LINES:
+    if path.suffix in CODE | {".js", ".css"} and n_lines > MAX_FILE_LINES:
         yield f"{n_lines} lines, at most {MAX_FILE_LINES}"
-    if path.suffix in {".hpp", ".cuh", ".cpp", ".cu", ".inc"}:
-        if "SPDX-License-Identifier: Apache-2.0" not in text:
-            yield "no line `// SPDX-License-Identifier: Apache-2.0`"
+    if not re.search(rf"^\W+{LICENCE}\W*$", text, re.M):
+        yield f"no line `{LICENCE}` in a comment"
+    if path.suffix in CODE:
         if path.suffix != ".inc" and r"/// \file" not in text and "must_not_compile" not in path.parts:
             yield r"no `/// \file` line"
         for line, length in long_functions(without_comments(text)):
@@ -135,9 +140,10 @@ def check_tree(root):
     for path in sorted(headers.rglob("*")):
         if path.suffix in {".hpp", ".cuh"}:
             problems += [f"{path}: {p}" for p in check_header(headers, path)]
+    problems += [f"{path}: {p}" for path in root.glob("CMakeLists.txt") for p in check_source(path)]
     for folder in SOURCE_FOLDERS:
         for path in sorted((root / folder).rglob("*")):
-            if path.suffix in {".hpp", ".cuh", ".cpp", ".cu", ".inc", ".py", ".cmake", ".sh", ".js", ".css", ".html", ""} and path.is_file():
+            if (path.suffix in CODE | SCRIPTS or path.name == "CMakeLists.txt") and path.is_file():
                 problems += [f"{path}: {p}" for p in check_source(path)]
     return problems
 
@@ -151,6 +157,9 @@ PLANTED = [  # file under include/lmd, text, words of the report
     ("engine/config_file.hpp", GOOD + "#include <lmd/json/json.hpp>\n", "engine may not include lmd/json"),
     ("core/twice.hpp", GOOD.replace("#pragma once", ""), "no #pragma once"),
     ("core/licence.hpp", GOOD.replace("SPDX", ""), "SPDX-License-Identifier"),
+    ("core/script.py", "LINE = 'SPDX-License-Identifier: Apache-2.0'\n", "SPDX-License-Identifier"),
+    ("core/CMakeLists.txt", "project(x)\n", "SPDX-License-Identifier"),
+    ("core/run", "#!/bin/sh\n", "SPDX-License-Identifier"),
     ("core/silent.hpp", GOOD.replace("\\file", ""), "\\file"),
     ("core/device.hpp", GOOD + "#include <cuda_runtime.h>\n", "must compile without CUDA"),
     ("core/device2.hpp", GOOD + "#include <lmd/core/cuda.cuh>\n", "must compile without CUDA"),
@@ -176,6 +185,10 @@ CLEAN = [  # looks like a violation to a careless checker, and is none
     ("core/local.hpp", GOOD + "inline int f() {\n  using namespace detail;\n  return x;\n}\n"),
     ("core/table.hpp", GOOD + "constexpr int kTable[] = {\n" + "  1,\n" * 90 + "};\n// using namespace std;\n"),
     ("kernels/x.cuh", GOOD + "#include <cuda_runtime.h>\n"),
+    ("kernels/x.py", "# SPDX-License-Identifier: Apache-2.0\n"),
+    ("kernels/x.css", "/* SPDX-License-Identifier: Apache-2.0 */\n"),
+    ("kernels/x.html", "<!doctype html>\n<!-- SPDX-License-Identifier: Apache-2.0 -->\n"),
+    ("kernels/words.txt", "hello\n"),
 ]
 
 

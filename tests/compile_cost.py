@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prints what each kernel header costs a user to compile, against a translation unit without it.
 
 Usage: compile_cost.py COMPILER INCLUDE_FOLDER [RUNS]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Formats the sources (MODE=format) or fails where they are not formatted (MODE=format-check).
 if(NOT TOOL)
   message(FATAL_ERROR "clang-format is not installed (Debian, Ubuntu: clang-format-14)")

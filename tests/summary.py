@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sums up the reports of ctest. Prints skips and failures; the last line is `N passed, N failed`.
 
 Usage: summary.py NAME=REPORT.xml...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Checks of the tree itself: headers stand alone, include downwards only, can be consumed in every
 # documented way, and the checkers and the runner are able to fail.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Turns the folder of the page into what the program holds. Run by CMake with -P:
 #   SOURCE  this folder          OUT  where everything is written
 #   MARKED, PURIFY, KATEX, KATEX_CSS, KATEX_FONTS, PRISM   files and folders of the libraries

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Servers that answer as a case wants them to: OpenAI-compatible ones, old LMDeploy ones, broken ones."""
 import contextlib
 import http.server

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small GGUF files for the tests of `lmd convert`, made without any package.
 
 Usage: gguf_files.py FOLDER TOKENIZER.model TARGET.gguf     (to look at one, or to try other programs)

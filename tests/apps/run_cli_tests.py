@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the program from outside, as people and scripts do: exit status, lines, bytes, keys pressed.
 
 Usage: run_cli_tests.py PROGRAM [NAME...]      NAME: only cases whose names contain one of them

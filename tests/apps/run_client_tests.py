@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs `lmd serve api_client` and `lmd bench serve` against servers of all kinds, most of them bad.
 
 Usage: run_client_tests.py PROGRAM [NAME...]      NAME: only cases whose names contain one of them

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compares reference_decoder.py with implementations that are not ours; see make_checkpoints.py."""
 import torch
 

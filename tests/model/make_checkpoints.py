@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes the small generated checkpoints of tests/model/golden and their golden.json.
 
 Usage: make_checkpoints.py [--check] [FOLDER]      needs torch, safetensors; --check: transformers

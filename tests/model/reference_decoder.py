@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decoders in torch, written from the published descriptions of their architectures: the reference
 that golden files come from. Shares nothing with the library. One sequence, no cache: every call
 computes all positions from the ids.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Perplexity of SmolLM2-135M-Instruct under every KV scheme, computed by reference_decoder.py in
 float32 from the GGUF file: what `lmd eval ppl` is compared with, scheme by scheme.
 

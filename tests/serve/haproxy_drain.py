@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two test servers behind deploy/haproxy.cfg; one is sent SIGTERM under load and started again."""
 import http.client
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`lmd serve api_server` from outside, with the default model.
 
 Usage: run_api_server_tests.py PATH/lmd [NAME...]      NAME: only cases whose names contain one of them

@@ -1,10 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """`lmd serve api_client` against lmd's own server, on a line that breaks and to a server whose chat path is hidden.
 
 Usage: run_chat_client_tests.py TEST_SERVER LMD [NAME...]      NAME: only cases whose names contain one of them
 
 The last line is `N passed, N failed`; the exit status is 0 only when nothing failed.
 """
-# SPDX-License-Identifier: Apache-2.0
 import contextlib
 import http.client
 import json

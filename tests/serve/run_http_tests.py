@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The server's HTTP from outside, over an engine that says the prompt again.
 
 Usage: run_http_tests.py PATH/lmd_test_server [NAME...]      NAME: only cases whose names contain one of them

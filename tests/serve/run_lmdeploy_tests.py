@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Habits of LMDeploy's own clients, with plain HTTP: what they post, and how they read what comes back.
 
 Usage: run_lmdeploy_tests.py TEST_SERVER [NAME...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The server under load, over an engine that says the prompt again. Short forms, or with --full those of
 bench/results/serve.md.
 

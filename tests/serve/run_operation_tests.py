@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The server's operation from outside: health, hangs, failures, draining, reloading, TLS, systemd, HAProxy.
 
 Usage: run_operation_tests.py PATH/lmd_test_server [NAME...]   NAME: only cases whose names contain one of them

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The official openai package, an old version and the newest one, against the test server and the default model.
 
 Usage: run_sdk_tests.py TEST_SERVER LMD [NAME...]

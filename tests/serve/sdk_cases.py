@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of the official openai package against lmd_test_server, whose engine follows a script.
 
 Usage: sdk_cases.py URL [NAME...]      run by run_sdk_tests.py with the Python of a virtual environment

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of the server share: a test server in a process of its own, requests, raw sockets, cases."""
 import contextlib
 import http.client

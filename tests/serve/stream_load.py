@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many streams at a time from one thread: epoll, bytes kept as they come, compared when all have ended."""
 import json
 import select

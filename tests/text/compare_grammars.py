@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Judges what grammars make: JSON by the package `jsonschema`, other texts by Python's `re`.
 
 usage: compare_grammars.py DRIVER FOLDER [--count N] [--walks W] [--seed S]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Compares tokenize_driver with the packages `tokenizers` and `sentencepiece` on random texts.
 
 usage: compare_with_reference.py DRIVER FOLDER... [--count N] [--seed S]

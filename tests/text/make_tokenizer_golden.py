@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes golden/: small vocabularies, and what the reference packages make of texts with them.
 
 usage: make_tokenizer_golden.py OUTPUT_FOLDER    (needs the packages `tokenizers`, `sentencepiece`)

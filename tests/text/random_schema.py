@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON schemas drawn at random from a seed, and values that satisfy them."""
 import json
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Texts that are hard for tokenizers, drawn at random from a seed."""
 import random
 import unicodedata

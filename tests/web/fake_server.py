@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server with OpenAI's interface that says what the tests of the page want to see.
 
 Usage: fake_server.py [--port N] [--key KEY] [--sees] [--old] [--site FOLDER]

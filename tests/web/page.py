@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of the page share: a scripted API server, the page in front of it, a browser.
 
 The page comes from `lmd serve gradio URL`, or, to work on it without compiling, from the folder that the

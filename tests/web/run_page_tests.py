@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The web page in a headless Chromium, as people use it.
 
 Usage: run_page_tests.py PROGRAM|FOLDER [NAME...]      NAME: only cases whose names contain one of them

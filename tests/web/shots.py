@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Screenshots of the page for the documentation.
 
 Usage: shots.py PROGRAM|FOLDER OUT      as for run_page_tests.py; OUT gets the PNG files

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The server: its models, and answers in pieces. Paths are relative, so the page may lie anywhere. */
 import { events } from "./sse.js";
 import { apiKey } from "./settings.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The open conversation and what is done to it. Views listen; nothing here touches the document. */
 import { ApiError, listModels, streamChat } from "./api.js";
 import * as tree from "./conversation.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The box to write in: text, pictures, send and stop. */
 import { byId, growWithText, h } from "./dom.js";
 import { icon } from "./icons.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /**
  * A conversation: a tree of messages of which one path is shown. Asking again, or editing a question,
  * adds a branch; nothing is lost. Plain objects, so that they can be stored as they are.

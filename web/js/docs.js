@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The API's own page: every operation of openapi.json, to read and to try. */
 import { call } from "./api.js";
 import { announce, byId, copyText, growWithText, h } from "./dom.js";

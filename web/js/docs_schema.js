@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** Schemas of an OpenAPI description: as tables, and as an example to begin with. */
 import { h } from "./dom.js";
 import { t } from "./lang.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** Small helpers to build and change the document. Text is always text: nothing here takes HTML. */
 
 /**

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** Formulas laid out, code coloured and with a button to copy. Both libraries come when first needed. */
 import { copyText, h } from "./dom.js";
 import { icon } from "./icons.js";

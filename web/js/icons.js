@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** Icons as strokes on a grid of 24; they take the colour of the text. */
 
 const kPaths = {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** Pictures that the user adds: made small enough, and of a kind that servers read. */
 
 /** What servers take at once (`Limits` of lmd), and the longest side that is worth sending. */

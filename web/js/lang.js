@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The page's words in the user's language. */
 import { en } from "./lang_en.js";
 import { zh } from "./lang_zh.js";

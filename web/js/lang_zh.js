@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** Simplified Chinese. */
 export const zh = {
   you: "你",

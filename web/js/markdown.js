@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /**
  * What a model says, as nodes of the document. HTML in it is shown as text; whatever comes out of the
  * Markdown library passes DOMPurify; images are links, as fetching one would tell a third party.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** A menu that a button opens: arrow keys, Escape, a click elsewhere. */
 import { h } from "./dom.js";
 import { icon } from "./icons.js";

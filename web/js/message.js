@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** One message in the thread. */
 import { siblings } from "./conversation.js";
 import { copyText, growWithText, h } from "./dom.js";

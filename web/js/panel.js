@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The panel of settings: a dialog at the right edge, the whole screen of a phone. */
 import { growWithText, h } from "./dom.js";
 import { icon } from "./icons.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** What the user has set, kept in the browser. The key is kept only for the window, unless asked. */
 
 const kDefaults = {

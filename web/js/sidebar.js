@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The list of conversations. */
 import { byId, h } from "./dom.js";
 import { icon } from "./icons.js";

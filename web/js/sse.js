@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** Server-sent events out of a response. */
 
 /** Yields the data of each event as text. Ends with the body; what the network breaks is thrown. */

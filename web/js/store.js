@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /**
  * Conversations in the browser's database: titles apart from contents, so that the list is read
  * without the images. Where the browser has no database (private windows of some), they live until

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The messages of the open conversation, and where the reader is in them. */
 import { path } from "./conversation.js";
 import { announce, byId, h, oncePerFrame } from "./dom.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** Short notes at the lower edge, with at most one thing to do. */
 import { byId, h } from "./dom.js";
 

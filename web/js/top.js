@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The bar above the messages: the model, how full its context is, settings. */
 import { path } from "./conversation.js";
 import { byId, h } from "./dom.js";

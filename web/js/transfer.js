@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** Conversations as files: JSON, which can be read back, and Markdown. */
 import { createConversation, path, titleOf } from "./conversation.js";
 import { saveFile } from "./dom.js";

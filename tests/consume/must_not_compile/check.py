@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fails unless every misuse is refused by the compiler, for the reason that its file states.
 
 Each FILE.cpp beside this script starts with `// expect: REGEX`. Compiled as it is, it must fail with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the packages are that tests compare with: environments that scripts/get_python_tools makes."""
 import os
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every tokenizer at hand beside the packages `tokenizers` and `sentencepiece`, on random texts.
 
 Usage: run_reference_tests.py DRIVER      DRIVER: tokenize_driver

@@ -47,7 +47,8 @@ std::vector<int> count_tokens(ApiConnection& connection, const std::vector<std::
         begin, begin + static_cast<std::ptrdiff_t>(std::min(kAtOnce, texts.size() - i)));
     const json::Json reply =
         json::parse(connection.post(path, {{"input", some}, {"add_bos", false}}), path);
-    const json::Json& lengths = json::Object(reply, path).array("length");
+    const json::Object answer(reply, path);
+    const json::Json& lengths = answer.array("length");
     LMD_REQUIRE(lengths.size() == some.size(), ErrorCode::kFormat, path + ": another number");
     for (const json::Json& length : lengths)
       counts.push_back(length.get<int>());

@@ -144,8 +144,8 @@ inline void read_tool_choice(const Fields& fields, ChatRequest& request) {
     request.tools.choice = word;
     request.is_call_forced = word == "required";
   } else {
-    const Fields choice = fields.object("tool_choice");
-    const std::string& name = choice.object("function").required_string("name");
+    const Fields function = fields.object("tool_choice").object("function");
+    const std::string& name = function.required_string("name");
     const bool is_known = std::ranges::any_of(
         request.tools.tools, [&](const text::Tool& tool) { return tool.name == name; });
     if (has_tools && !is_known) throw refused("The tool_choice names a function that tools lacks.");

@@ -75,8 +75,8 @@ namespace detail {
     throw malformed(part.location("type"), "literal_error", "expected text or image_url");
   }
   const bool is_plain = part.at("image_url").is_string();
-  const std::string& url = is_plain ? part.required_string("image_url")
-                                    : part.object("image_url").required_string("url");
+  const std::string url = is_plain ? part.required_string("image_url")
+                                   : part.object("image_url").required_string("url");
   const std::string complaint = image_url_complaint(url, model);
   if (!complaint.empty()) throw malformed(part.location("image_url"), "value_error", complaint);
   throw refused("The model takes no images, text alone.");

@@ -4,6 +4,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export DEBIAN_FRONTEND=noninteractive
+default_model=${LMD_HOME:-$HOME/.cache/lmd}/models/SmolLM2-135M-Instruct
 
 say() { printf '== %s\n' "$*"; }
 
@@ -93,8 +94,11 @@ need_build_packages() {
   if ! boost_is_new_enough && grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then
     boost=libboost1.81-dev
   fi
+  # What obtains the model after minutes of building is asked for with the rest.
+  local pip=()
+  [[ -e $default_model/config.json ]] || pip=(python3-pip)
   need_packages g++ cmake ninja-build python3 nlohmann-json3-dev libcli11-dev libedit-dev doctest-dev \
-    "$boost" libssl-dev libjs-marked node-dompurify libjs-katex fonts-katex node-prismjs
+    "$boost" libssl-dev libjs-marked node-dompurify libjs-katex fonts-katex node-prismjs "${pip[@]}"
 }
 
 # build PRESET TARGET: configures when there is need to, then builds.

@@ -50,32 +50,20 @@ inline constexpr int kMaxDepth = 64;
   return text;
 }
 
-namespace detail {
-
-template <class Value>
-[[nodiscard]] Value parse_as(std::string_view text, const std::string& where) {
+/// \throws Error(kFormat) naming `where` and the byte, when `text` is not JSON or is nested deeper
+///         than kMaxDepth.
+[[nodiscard]] inline Json parse(std::string_view text, const std::string& where) {
   const int depth = depth_of(text);
   LMD_REQUIRE(depth <= kMaxDepth, ErrorCode::kFormat,
               where + ": nested " + std::to_string(depth) + " deep, at most " +
                   std::to_string(kMaxDepth) + " is read");
   try {
-    return Value::parse(text);
-  } catch (const typename Value::parse_error& e) {
+    return Json::parse(text);
+  } catch (const Json::parse_error& e) {
     throw Error(ErrorCode::kFormat, where + ": not valid JSON at byte " + std::to_string(e.byte));
-  } catch (const typename Value::out_of_range&) {
+  } catch (const Json::out_of_range&) {
     throw Error(ErrorCode::kFormat, where + ": holds a number beyond the range of a double");
   }
-}
-
-}  // namespace detail
-
-/// \throws Error(kFormat) naming `where` and the byte, when `text` is not JSON or is nested deeper
-///         than kMaxDepth.
-[[nodiscard]] inline Json parse(std::string_view text, const std::string& where) {
-  return detail::parse_as<Json>(text, where);
-}
-[[nodiscard]] inline OrderedJson parse_ordered(std::string_view text, const std::string& where) {
-  return detail::parse_as<OrderedJson>(text, where);
 }
 
 /// \throws Error(kIo, kFormat). Files larger than `max_bytes` are refused.

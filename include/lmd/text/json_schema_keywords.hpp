@@ -3,7 +3,7 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
-#include <lmd/json/json.hpp>
+#include <lmd/json/bounded_json.hpp>
 #include <lmd/text/grammar_budget.hpp>
 
 #include <algorithm>
@@ -228,16 +228,19 @@ inline void check_keywords(const json::OrderedJson& schema) {
   }
 }
 
-/// \throws Error(kConfig) when it is no JSON, too long, or nested deeper than schemas may be.
+/// \throws Error(kConfig) when it is no JSON, too long, nested deeper than schemas may be, or has a key twice in one
+///         object.
 [[nodiscard]] inline json::OrderedJson parse_schema(std::string_view text, GrammarMeter& meter) {
   LMD_REQUIRE(text.size() <= meter.budget().text_bytes, ErrorCode::kConfig,
               "grammar: a JSON schema of " + std::to_string(text.size()) + " bytes, at most " +
                   std::to_string(meter.budget().text_bytes) + " are taken");
   meter.spend(text.size());
   try {
-    return json::parse_ordered(text, "grammar: JSON schema");
+    // Of values and of bytes of a key there are as many as the text has room for.
+    return json::parse_bounded(
+        text, {.values = static_cast<std::int64_t>(text.size()), .key_bytes = text.size()});
   } catch (const Error& e) {
-    throw Error(ErrorCode::kConfig, e.what());
+    throw Error(ErrorCode::kConfig, std::string("grammar: JSON schema ") + e.what());
   }
 }
 

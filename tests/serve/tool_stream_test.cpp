@@ -107,12 +107,38 @@ TEST_CASE("a block that is no call stays content") {
   }
 }
 
-TEST_CASE("a call that is cut off: whole it is content, eager it is what came of it") {
-  const std::string text = R"(<|action_start|><|plugin|>{"name":"f","parameters":{"a":1)";
-  for (std::size_t piece = 1; piece <= text.size(); ++piece) {
-    CAPTURE(piece);
-    CHECK(read(text, piece) == Found{text, {}});
-    CHECK(read(text, piece, {.is_eager = true}) == Found{"", {{"f", R"({"a": 1)"}}});
+TEST_CASE("a call that is cut off is what came of it, once its name is known") {
+  const std::string begin = "a<|action_start|><|plugin|>";
+  check(begin + R"({"name":"f","parameters":{"a":1)", {"a", {{"f", R"({"a": 1)"}}});
+  check(begin + R"({"name":"f",)", {"a", {{"f", ""}}});
+  check(begin + R"([{"name":"f"},{"name":"g","par)", {"a", {{"f", "{}"}, {"g", ""}}});
+  const std::string nameless = begin + R"({"parameters":{"a":1},"na)";
+  check(nameless, {nameless, {}});
+  check(begin + R"({"name":"f"}<|action_e)", {"a", {{"f", "{}"}}});
+  ToolStream stream(kInternlm, {});
+  (void)stream.feed(begin + R"({"name":"f","parameters":{)");
+  CHECK_FALSE(stream.is_cut_off());
+  (void)stream.finish();
+  CHECK(stream.is_cut_off());
+  CHECK(stream.has_calls());
+}
+
+TEST_CASE("an answer that is held to calls has no content, wherever it is cut") {
+  const std::string marked = R"(<|action_start|><|plugin|>
+{"name": "f", "parameters": {"a": 1}}<|action_end|>)";
+  const std::string bare = R"({"name": "f", "parameters": {"a": 1}}
+<|action_end|>
+<|action_start|><|plugin|>
+{"name": "g", "parameters": {}}<|action_end|>)";
+  for (const bool is_bare : {false, true}) {
+    const std::string& text = is_bare ? bare : marked;
+    for (std::size_t n = 0; n <= text.size(); ++n) {
+      CAPTURE(text.substr(0, n));
+      const ToolStream::Options options{.begins_inside = is_bare, .is_forced = true};
+      const Found found = read(text.substr(0, n), n + 1, options);
+      CHECK(found.content.empty());
+      check(text.substr(0, n), found, options);
+    }
   }
 }
 

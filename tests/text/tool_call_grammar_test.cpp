@@ -54,7 +54,7 @@ TEST_CASE("InternLM2: the tokens of a call stand as tokens") {
   CHECK_FALSE(several.advance_token(0));
 }
 
-TEST_CASE("templates without such tokens: plain JSON, a line for each call") {
+TEST_CASE("templates without such tokens: plain JSON, further calls between marks") {
   const PieceTokenizer tokenizer({"x"});
   const auto tmpl = builtin_template("smollm2");
   const Grammar one = compile_tool_calls(tools(), {tmpl, tokenizer});
@@ -66,10 +66,18 @@ TEST_CASE("templates without such tokens: plain JSON, a line for each call") {
   CHECK_FALSE(
       takes(one, "{\"name\":\"now\",\"parameters\":{}}\n{\"name\":\"now\",\"parameters\":{}}"));
   const Grammar two = compile_tool_calls(tools(), {tmpl, tokenizer, 2});
-  CHECK(takes(two, R"({"name":"now","parameters":{}})"));
-  CHECK(takes(
-      two,
-      "{\"name\":\"now\",\"parameters\":{}}\n{\"name\":\"mul\",\"parameters\":{\"a\":1,\"b\":2}}"));
+  const std::string now = R"({"name":"now","parameters":{}})";
+  const std::string end = "\n</tool_call>";
+  const std::string begin = "\n<tool_call>\n";
+  CHECK(takes(two, now));
+  CHECK(takes(two, now + end));
+  CHECK(takes(two, now + end + begin + R"({"name":"mul","parameters":{"a":1,"b":2}})" + end));
+  CHECK_FALSE(takes(two, now + begin + now + end));
+  CHECK_FALSE(takes(two, now + end + begin + now));
+  CHECK_FALSE(takes(two, now + end + begin + now + end + begin + now + end));
+  const Grammar marked = compile_tool_calls(tools(), {tmpl, tokenizer, 2, "[", "]"});
+  CHECK(takes(marked, now + "]\n[" + now + "]"));
+  CHECK_FALSE(takes(marked, now + end));
 }
 
 TEST_CASE("names that are no tokens of the vocabulary stand as text") {

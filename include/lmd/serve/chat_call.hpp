@@ -20,6 +20,7 @@ struct ChatShape {
   bool shows_ids = false;                           ///< output_ids
   bool shows_id_logprobs = false;                   ///< output_token_logprobs
   std::optional<ToolMarkers> tools = std::nullopt;  ///< none: no calls are looked for
+  bool is_call_forced = false;                      ///< the answer is held to be calls
   bool begins_in_call = false;                      ///< the prompt ends with the first call's begin
   bool keeps_first_call_only = false;
   std::vector<std::string> tool_names = {};  ///< in the order of the request
@@ -37,6 +38,7 @@ class ChatCall final : public AnswerCall {
       tools_.emplace_back(*shape_.tools,
                           ToolStream::Options{.begins_inside = shape_.begins_in_call,
                                               .keeps_first_only = shape_.keeps_first_call_only,
+                                              .is_forced = shape_.is_call_forced,
                                               .is_eager = is_stream()});
     }
   }
@@ -56,8 +58,9 @@ class ChatCall final : public AnswerCall {
   }
 
   [[nodiscard]] const char* finish_of(int answer, engine::FinishReason finish) const {
-    const bool has_calls = !tools_.empty() && tools_[static_cast<std::size_t>(answer)].has_calls();
-    return has_calls && finish == engine::FinishReason::kStop ? "tool_calls" : finish_word(finish);
+    if (tools_.empty() || finish != engine::FinishReason::kStop) return finish_word(finish);
+    const ToolStream& tools = tools_[static_cast<std::size_t>(answer)];
+    return tools.has_calls() && !tools.is_cut_off() ? "tool_calls" : finish_word(finish);
   }
 
   void append_delta(int answer, const AnswerDelta& delta, std::string& out) override {

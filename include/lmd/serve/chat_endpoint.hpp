@@ -37,7 +37,7 @@ namespace detail {
   }
   // The model is led into the call that it must make; templates with marks of their own write these.
   if (chat.is_call_forced && !has_tool_form(model.chat_template))
-    prompt += tool_markers(model.chat_template).begin + "\n";
+    prompt += call_begin(model.chat_template);
   return encode_prompt(model, prompt, true);
 }
 
@@ -48,6 +48,7 @@ namespace detail {
   shape.shows_id_logprobs = chat.answer.return_logprobs;
   if (!chat.shows_tools()) return shape;
   shape.tools = tool_markers(model.chat_template);
+  shape.is_call_forced = chat.is_call_forced;
   shape.begins_in_call = chat.is_call_forced && !has_tool_form(model.chat_template);
   shape.keeps_first_call_only = !chat.allows_many_calls;
   for (const text::Tool& tool : chat.tools.tools)

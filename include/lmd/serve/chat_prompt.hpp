@@ -23,6 +23,14 @@ namespace lmd::serve {
   return {"<tool_call>", "</tool_call>"};
 }
 
+/// What stands before and behind the JSON of a call, in templates without a form of their own.
+[[nodiscard]] inline std::string call_begin(const text::ChatTemplate& tmpl) {
+  return tool_markers(tmpl).begin + '\n';
+}
+[[nodiscard]] inline std::string call_end(const text::ChatTemplate& tmpl) {
+  return '\n' + tool_markers(tmpl).end;
+}
+
 /// The key of a call's arguments.
 [[nodiscard]] inline const char* arguments_key(const text::ChatTemplate& tmpl) {
   return has_tool_form(tmpl) ? "parameters" : "arguments";

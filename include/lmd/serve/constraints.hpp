@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/serve/chat_prompt.hpp>
 #include <lmd/serve/chat_request.hpp>
 #include <lmd/serve/grammar_constraint.hpp>
 #include <lmd/text/grammar_cache.hpp>
@@ -103,7 +104,9 @@ class Constraints {
     const text::ToolCallForm form{
         .chat_template = model.chat_template,
         .tokenizer = *model.tokenizer,
-        .max_calls = is_named || !chat.allows_many_calls ? 1 : kMaxForcedCalls};
+        .max_calls = is_named || !chat.allows_many_calls ? 1 : kMaxForcedCalls,
+        .begin = call_begin(model.chat_template),
+        .end = call_end(model.chat_template)};
     std::string key = "calls " + std::to_string(form.max_calls);
     for (const text::Tool& tool : tools)
       key += '\n' + text::detail::python_string(tool.name) + tool.parameters.value_or("");

@@ -24,16 +24,17 @@ struct ToolDelta {
   std::vector<CallPart> parts = {};
 };
 
-/// Content comes out as soon as no call can begin in it. A block that holds no call, or is cut off, stays
-/// content.
+/// Content comes out as soon as no call can begin in it. A block that holds no call stays content. One that the
+/// answer's end cuts off is a call once its name is known, with the arguments that came of it.
 class ToolStream {
  public:
   struct Options {
     /// The prompt ended with `begin`, or the answer is held to be calls: they may stand bare, too.
     bool begins_inside = false;
     bool keeps_first_only = false;  ///< later calls are dropped
+    bool is_forced = false;         ///< the answer is held to be calls: what is none is dropped
     /// false: a call comes out whole, once it is known to be one. true: its name as soon as it is known, its
-    /// arguments as they come; one that is cut off stays a call.
+    /// arguments as they come.
     bool is_eager = false;
   };
 
@@ -44,25 +45,37 @@ class ToolStream {
 
   /// Whether any call has come out.
   [[nodiscard]] bool has_calls() const { return n_calls_ > 0; }
+  /// Whether the answer ended within a block.
+  [[nodiscard]] bool is_cut_off() const { return is_cut_off_; }
 
   [[nodiscard]] ToolDelta feed(std::string_view text) {
     ToolDelta delta;
     held_ += text;
     while (step(delta)) {
     }
-    return delta;
+    return checked(std::move(delta));
   }
 
   /// What is left at the end of the answer.
   [[nodiscard]] ToolDelta finish() {
     ToolDelta delta;
-    if (reader_) give_up(delta);
+    is_cut_off_ = reader_.has_value();
+    if (reader_) {
+      hand_out(delta);
+      give_up(delta);
+    }
+    if (state_ == State::kBehind) held_.clear();  // of the end's marker
     delta.content += std::exchange(held_, {});
-    return delta;
+    return checked(std::move(delta));
   }
 
  private:
   enum class State { kContent, kCall, kBehind, kDropped };
+
+  [[nodiscard]] ToolDelta checked(ToolDelta delta) const {
+    if (options_.is_forced) delta.content.clear();
+    return delta;
+  }
 
   /// Takes what can be taken of the held text; false when more is needed.
   bool step(ToolDelta& delta) {
@@ -180,6 +193,7 @@ class ToolStream {
   bool is_bare_ = false;              // the open block has no marker in front
   int n_block_calls_ = 0;             // of the open block, handed out or dropped
   int n_calls_ = 0;                   // handed out
+  bool is_cut_off_ = false;
 };
 
 }  // namespace lmd::serve

@@ -25,6 +25,8 @@ struct ToolCallForm {
   const Tokenizer&
       tokenizer;      ///< of the same model; names of the template that are tokens stand as tokens
   int max_calls = 1;  ///< more than 1: parallel tool calls
+  std::string begin = "<tool_call>\n";  ///< of a call, where the template has no plugin token ...
+  std::string end = "\n</tool_call>";   ///< ... and behind it
 };
 
 namespace detail {
@@ -57,8 +59,10 @@ namespace detail {
 /// One to `max_calls` calls of any of `tools`, whose parameters satisfy the tools' schemas, and nothing else.
 ///
 ///   templates with a plugin token:  {call_begin}{plugin}\n{"name": ..., "parameters": {...}}{call_end}
-///   others:                         {"name": ..., "parameters": {...}}, calls separated by a newline
+///   others:                         {"name": ..., "parameters": {...}}{end}\n{begin}{"name": ..., ...}{end}
 ///
+/// The prompt of others ends with the first {begin}. Their answer may end behind the first call's JSON, and must where
+/// max_calls is 1: a model that closes the call as it was shown need not go on with another.
 /// A tool without parameters takes any object. For a named function give that tool alone.
 /// Errors:  \throws Error(kConfig) as compile_json_schema does, and when there are no tools or a name is no UTF-8.
 [[nodiscard]] inline std::shared_ptr<const Grammar> compile_tool_calls(
@@ -80,8 +84,11 @@ namespace detail {
   const ChatTemplate& tmpl = form.chat_template;
   const int n_more = form.max_calls - 1;
   if (tmpl.plugin.empty()) {
-    const auto next = builder.sequence({builder.text("\n"), object});
-    return builder.finish(builder.sequence({object, builder.repeat(next, 0, n_more)}));
+    if (n_more == 0) return builder.finish(object);
+    const auto end = builder.text(form.end);
+    const auto next = builder.sequence({builder.text('\n' + form.begin), object, end});
+    const auto rest = builder.sequence({end, builder.repeat(next, 0, n_more)});
+    return builder.finish(builder.sequence({object, builder.repeat(rest, 0, 1)}));
   }
   const auto call =
       builder.sequence({detail::mark(builder, form.tokenizer, tmpl.call_begin),

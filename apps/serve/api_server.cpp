@@ -135,7 +135,7 @@ ExitCode run_api_server(ApiServerOptions& o) {
     o.runtime.needs_tokenizer = true;
     runtime = load_shown(o.model, o.runtime);
     if (o.model_names.empty()) o.model_names.push_back(model_name(runtime.folder));
-    api = std::make_unique<serve::Api>(served_model(o, runtime));
+    api = std::make_unique<serve::Api>(served_model(o, runtime), o.has_pages);
     introduce(o, runtime, server.port());
     server.serve(*runtime.engine, o.model_names.front(), api->routes());
   } catch (...) {

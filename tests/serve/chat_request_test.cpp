@@ -97,6 +97,13 @@ TEST_CASE("what is missing or of the wrong kind is named by place") {
   CHECK(failure(with("", R"(,"input_ids":[1,-1])")).second ==
         "body.input_ids.1: expected a token id from 0 to 265");
   CHECK(read(with("", R"(,"input_ids":[1,265])")).input_ids == std::vector{1, 265});
+  for (const char* members : {"", R"("messages":null,)"}) {
+    const std::string body = std::string(R"({"model":"tiny",)") + members + R"("input_ids":[1]})";
+    CHECK(read(body).input_ids == std::vector{1});
+    CHECK(read(body, serve::ApiCompat::k05).input_ids == std::vector{1});
+  }
+  CHECK(failure(R"({"model":"tiny","input_ids":[]})").second ==
+        "Either messages or input_ids must be given.");
 }
 
 TEST_CASE("stop strings are bounded in number and length") {
@@ -166,6 +173,13 @@ TEST_CASE("tools in the order of their keys") {
         serve::ErrorCase::kMalformed);
   CHECK(failure(with(kHi, R"(,"tools":[{"type":"retrieval","function":{"name":"a"}}])")).first ==
         serve::ErrorCase::kMalformed);
+  CHECK(failure(with(kHi, R"(,"tools":[{"type":"function"}])")).second ==
+        "body.tools.0.function: Field required");
+  CHECK(failure(with(kHi, R"(,"tools":[{"type":"retrieval"}])")).second ==
+        "body.tools.0.type: expected function");
+  CHECK(read(with(kHi, R"(,"tools":[{"name":"add"}])")).tools.tools[0].name == "add");
+  CHECK(failure(with(kHi, R"(,"tools":[)" + kAdd + R"(,{"name":"add"}])")).second ==
+        "body.tools.1: has the name of a tool before it");
 }
 
 TEST_CASE("calls of earlier answers must be JSON objects") {

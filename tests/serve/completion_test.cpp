@@ -101,13 +101,22 @@ TEST_CASE("an echo stands in front once, whole and streamed") {
   CHECK(refusal(*context, [&] {
           return complete(*context, R"("prompt":"a","echo":true,"logprobs":1)");
         }).status == 400);
-  CHECK(refusal(*context, [&] {
-          return complete(*context, R"("prompt":"a","suffix":"b")");
-        }).status == 400);
-  CHECK(refusal(*context, [&] {
-          return complete(*context, R"("prompt":"a","best_of":2)");
-        }).status == 400);
-  CHECK_NOTHROW((void)complete(*context, R"("prompt":"a","best_of":2,"n":2,"suffix":"")"));
+}
+
+TEST_CASE("suffix and best_of are taken and have no effect, as in LMDeploy") {
+  auto context = make_context();
+  const auto plain = requests_of(complete(*context, R"("prompt":"a","seed":1)"));
+  const auto more =
+      requests_of(complete(*context, R"("prompt":"a","seed":1,"best_of":3,"suffix":"b")"));
+  REQUIRE(more.size() == 1);
+  CHECK(more[0].prompt == plain[0].prompt);
+  for (const char* wrong :
+       {R"("suffix":3)", R"("best_of":"x")", R"("best_of":0)", R"("best_of":17)"}) {
+    CAPTURE(wrong);
+    CHECK(refusal(*context, [&] {
+            return complete(*context, std::string(R"("prompt":"a",)") + wrong);
+          }).status == 400);
+  }
 }
 
 TEST_CASE("log probabilities in lists") {

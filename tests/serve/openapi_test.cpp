@@ -13,7 +13,7 @@ using namespace lmd::test;
 namespace {
 
 json::Json document(const serve::ServedModel& model) {
-  return json::parse(serve::openapi_text(model), "openapi.json");
+  return json::parse(serve::openapi_text(model, true), "openapi.json");
 }
 
 const json::Json& properties(const json::Json& document, const char* path) {
@@ -23,19 +23,30 @@ const json::Json& properties(const json::Json& document, const char* path) {
 
 }  // namespace
 
-TEST_CASE("every route is described, but those that offer nothing") {
+TEST_CASE("every route is described, and pages where there are some") {
   serve::ServedModel model = make_context()->model;
   const json::Json described = document(model);
+  const json::Json without_pages = json::parse(serve::openapi_text(model, false), "openapi.json");
   serve::Api api(std::move(model));
   for (const serve::Route& route : api.routes()) {
-    CAPTURE(route.path);
-    const bool is_listed = described["paths"].contains(route.path);
-    const bool offers_nothing = route.path == "/v1/embeddings" || route.path == "/openapi.json" ||
-                                route.path.starts_with("/v1/models/");
-    CHECK(is_listed == !offers_nothing);
-    if (is_listed)
-      CHECK(described["paths"][route.path].contains(route.method == "GET" ? "get" : "post"));
+    const std::string path = route.path == "/v1/models/tiny" ? "/v1/models/{model}" : route.path;
+    CAPTURE(path);
+    CHECK(described["paths"][path].contains(route.method == "GET" ? "get" : "post"));
   }
+  for (const char* page : {"/", "/docs"}) {
+    CHECK(described["paths"][page]["get"]["responses"]["200"]["content"].contains("text/html"));
+    CHECK_FALSE(without_pages["paths"].contains(page));
+  }
+  const json::Json& card = described["paths"]["/v1/models/{model}"]["get"];
+  CHECK(card["parameters"][0]["schema"]["enum"] == json::Json::array({"tiny"}));
+  CHECK(card["responses"].contains("404"));
+  const json::Json& refused = described["paths"]["/v1/embeddings"]["post"]["responses"];
+  CHECK_FALSE(refused.contains("200"));
+  CHECK(refused.contains("501"));
+  std::set<std::string> ids;
+  for (const json::Json& path : described["paths"])
+    for (const json::Json& operation : path)
+      CHECK(ids.insert(operation["operationId"].get<std::string>()).second);
 }
 
 TEST_CASE("numbers have the ranges of the table and the defaults of the model") {

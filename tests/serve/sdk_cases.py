@@ -371,8 +371,7 @@ def completions():
     check(last.choices == [] and last.usage.completion_tokens == 18, last)
     logprobs = complete(logprobs=2, max_tokens=4).choices[0].logprobs
     check(logprobs.text_offset == [0, 1, 2, 3] and len(logprobs.top_logprobs[0]) == 2, logprobs)
-    refused(lambda: complete(suffix="x"))
-    refused(lambda: complete(best_of=2))
+    check(complete(suffix="x", best_of=2).choices[0].text == SAY["count"], "suffix and best_of have no effect")
     refused(lambda: complete(""))
 
 

@@ -129,7 +129,7 @@ int serve_echo(Options& o) {
   server.listen();
   std::printf("port %d\n", server.port());
   std::fflush(stdout);
-  serve::Api api(echo_model(o, *tokenizer));
+  serve::Api api(echo_model(o, *tokenizer), !apps::web_files().files().empty());
   std::thread loading([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(o.load_ms));
     std::vector<serve::Route> routes = api.routes();

@@ -54,7 +54,9 @@ TEST_CASE("/tokenize and /detokenize turn each other back") {
   CHECK(body_of(serve::tokenize, R"({"model":"tiny","messages":[{"role":"user","content":"a"}]})")
             .starts_with(R"({"count":20,)"));
   CHECK(status_of(serve::tokenize, R"({"model":"x","prompt":"a"})") == 404);
-  for (const char* wrong : {"{}", R"({"prompt":3})", R"({"messages":"a"})"})
+  for (const char* wrong : {"{}", R"({"prompt":3})", R"({"messages":"a"})",
+                            R"({"prompt":3,"messages":[{"role":"user","content":"a"}]})",
+                            R"({"prompt":"a","messages":[{"role":"user","content":"a"}]})"})
     CHECK(status_of(serve::tokenize, wrong) == 400);
   for (const char* wrong : {"{}", R"({"tokens":"a"})", R"({"tokens":[-1]})", R"({"tokens":[266]})"})
     CHECK(status_of(serve::detokenize, wrong) == 400);

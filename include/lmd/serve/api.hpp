@@ -20,9 +20,9 @@ namespace lmd::serve {
 class Api {
  public:
   /// \throws Error(kConfig) for a model without a name, a tokenizer or room for an answer.
-  explicit Api(ServedModel model, AnswerOrigin origin = {})
-      : context_(checked(std::move(model)), std::move(origin)),
-        openapi_(openapi_text(context_.model)) {}
+  /// \param has_pages  whether the server shows pages beside: its description has them then
+  explicit Api(ServedModel model, bool has_pages = false)
+      : context_(checked(std::move(model))), openapi_(openapi_text(context_.model, has_pages)) {}
 
   [[nodiscard]] ApiContext& context() { return context_; }
 

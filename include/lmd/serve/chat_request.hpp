@@ -83,8 +83,9 @@ namespace detail {
   return message;
 }
 
-/// LMDeploy 0.5.3 took a string for a prompt without a template.
+/// LMDeploy 0.5.3 took a string for a prompt without a template. A prompt of ids needs no messages.
 inline void read_messages(const Fields& fields, const ServedModel& model, ChatRequest& request) {
+  if (!fields.has("messages") && fields.has("input_ids")) return;
   const json::OrderedJson& value = fields.at("messages");
   if (value.is_string() && fields.compat() == ApiCompat::k05) {
     request.is_raw = true;
@@ -104,7 +105,8 @@ inline void read_messages(const Fields& fields, const ServedModel& model, ChatRe
 }
 
 [[nodiscard]] inline text::Tool read_tool(const Fields& tool) {
-  const bool is_wrapped = tool.has("function");  // LMDeploy took bare functions, too
+  // LMDeploy took bare functions, too: those have a name beside.
+  const bool is_wrapped = tool.has("function") || !tool.has("name");
   if (is_wrapped && tool.string_or("type", "function") != "function")
     throw malformed(tool.location("type"), "literal_error", "expected function");
   const Fields function = is_wrapped ? tool.object("function") : tool;
@@ -162,7 +164,11 @@ inline void read_tools(const Fields& fields, ChatRequest& request) {
     for (std::size_t i = 0; i < tools.size(); ++i) {
       Location location = fields.location("tools");
       location.push_back(std::to_string(i));
-      request.tools.tools.push_back(read_tool({tools[i], std::move(location), fields.compat()}));
+      text::Tool tool = read_tool({tools[i], location, fields.compat()});
+      const auto is_same = [&](const text::Tool& other) { return other.name == tool.name; };
+      if (std::ranges::any_of(request.tools.tools, is_same))
+        throw malformed(std::move(location), "value_error", "has the name of a tool before it");
+      request.tools.tools.push_back(std::move(tool));
     }
   }
   read_tool_choice(fields, request);

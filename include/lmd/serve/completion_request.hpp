@@ -70,11 +70,11 @@ namespace detail {
   request.answer = read_answer_options(fields, kCompletions, model);
   request.prompts = detail::read_prompts(fields, model);
   request.has_echo = fields.boolean_or("echo", false);
-  fields.refuse_unless_empty("suffix", ": the model only goes on behind a text");
+  // LMDeploy takes these two and does nothing with them, so clients send them.
+  (void)fields.string("suffix");
   NumberLimit best_of = limit_of("best_of", kCompletions);
   best_of.max = model.max_n;
-  if (fields.integer(best_of).value_or(request.answer.n) != request.answer.n)
-    throw refused("The best_of can be the value of n alone.");
+  (void)fields.integer(best_of);
   if (const auto n_top = fields.integer(limit_of("logprobs", kCompletions))) {
     request.shows_logprobs = true;
     request.answer.n_logprobs = static_cast<int>(*n_top);

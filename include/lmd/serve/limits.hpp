@@ -106,7 +106,7 @@ inline constexpr NumberLimit kNumberLimits[] = {
                     "answers to each prompt, with seeds in a row; --max-n sets the most",
                     "must be a positive int."),
     detail::integer(
-        "best_of", 1, 16, kCompletions, "only the value of n is taken", "must be a positive int."),
+        "best_of", 1, 16, kCompletions, "no effect, as in LMDeploy", "must be a positive int."),
     detail::integer("max_tokens",
                     1,
                     kMaxInt,

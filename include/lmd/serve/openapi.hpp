@@ -24,18 +24,22 @@ struct Operation {
   std::string_view path;
   std::string_view summary;
   Endpoints endpoint;       ///< whose fields the body has; 0: there is none
-  std::string_view schema;  ///< empty: the answer is no JSON
+  std::string_view schema;  ///< empty: the answer has none
   bool has_stream = false;
+  enum class Kind { kEndpoint, kPage, kRefusal } kind = Kind::kEndpoint;
 };
 
 inline constexpr Operation kOperations[] = {
     {"get", "/v1/models", "The names of the model", 0, "Models"},
+    {"get", "/v1/models/{model}", "One of them", 0, "Model"},
     {"post", "/v1/chat/completions", "An answer to a conversation", kChat, "Chat", true},
     {"post", "/v1/completions", "What follows a text", kCompletions, "Completion", true},
     {"post", "/v1/chat/interactive", "A turn of a conversation that the server remembers",
      kInteractive, "Turn", true},
     {"post", "/generate", "What follows a text, with token ids", kGenerate, "Generated", true},
     {"post", "/v1/encode", "The token ids of texts", kEncode, "Encoded"},
+    {"post", "/v1/embeddings", "Not offered: the model gives text alone", 0, "", false,
+     Operation::Kind::kRefusal},
     {"post", "/tokenize", "The token ids of a text or a conversation", kTokenize, "Tokens"},
     {"post", "/detokenize", "The text of token ids", kDetokenize, "Text"},
     {"get", "/health", "Whether requests are taken", 0, ""},
@@ -43,11 +47,13 @@ inline constexpr Operation kOperations[] = {
     {"get", "/health/ready", "Whether requests are taken", 0, ""},
     {"get", "/metrics", "Figures for Prometheus", 0, ""},
     {"get", "/version", "The version of lmd", 0, "Version"},
+    {"get", "/openapi.json", "This description", 0, ""},
+    {"get", "/", "The chat page", 0, "", false, Operation::Kind::kPage},
+    {"get", "/docs", "This description as a page", 0, "", false, Operation::Kind::kPage},
 };
 static_assert(std::ranges::all_of(kOperations,
                                   [](const Operation& operation) {
-                                    return (operation.method == "post") ==
-                                           (operation.endpoint != 0);
+                                    return operation.method == "post" || operation.endpoint == 0;
                                   }),
               "bodies come with POST alone");
 
@@ -71,7 +77,8 @@ inline constexpr std::string_view kComponents =
     R"("Usage":{"type":"object","required":["prompt_tokens","completion_tokens","total_tokens"],"properties":{)"
     R"("prompt_tokens":{"type":"integer"},"completion_tokens":{"type":"integer"},"total_tokens":{"type":"integer"}}},)"
     R"("Models":{"type":"object","required":["object","data"],"properties":{"object":{"const":"list"},)"
-    R"("data":{"type":"array","items":{"type":"object","required":["id","object"]}}}},)"
+    R"("data":{"type":"array","items":{"$ref":"#/components/schemas/Model"}}}},)"
+    R"("Model":{"type":"object","required":["id","object"],"properties":{"object":{"const":"model"}}},)"
     R"("Chat":{"type":"object","required":["id","object","created","model","choices","usage"],"properties":{)"
     R"("object":{"const":"chat.completion"},"choices":{"type":"array","items":{"type":"object",)"
     R"("required":["index","message","finish_reason"]}},"usage":{"$ref":"#/components/schemas/Usage"}}},)"
@@ -139,7 +146,9 @@ inline constexpr std::string_view kComponents =
   if (endpoint == kGenerate)
     return R"(,"oneOf":[{"required":["prompt"]},{"required":["input_ids"]}])";
   if (endpoint == kTokenize)
-    return R"(,"anyOf":[{"required":["prompt"]},{"required":["messages"]}])";
+    return R"(,"oneOf":[{"required":["prompt"]},{"required":["messages"]}])";
+  if (endpoint == kChat)
+    return R"(,"anyOf":[{"required":["messages"]},{"required":["input_ids"]}])";
   return {};
 }
 
@@ -183,49 +192,72 @@ inline constexpr std::string_view kComponents =
   add("400", "The request is wrong");
   add("401", "A key is needed");
   add("403", "Not from this page");
-  if (operation.endpoint != 0) {
+  if (operation.endpoint != 0 || operation.path.ends_with('}'))
     add("404", "There is no such model");
+  if (operation.method == "post") {
     add("408", "The request did not arrive in time");
     add("413", "The body is too large");
     if (is_old) add("422", "The request is wrong");
     add("429", "Too much waits already");
     add("500", "The engine failed");
   }
+  if (operation.kind == Operation::Kind::kRefusal) add("501", "This is not offered");
   add("405", "The path has other methods");
   add("431", "The header is too large");
   add("503", "The server is not ready");
   return text;
 }
 
-[[nodiscard]] inline std::string operation_text(const Operation& operation,
-                                                const ServedModel& model) {
-  std::string text = json_string(operation.method) + R"(:{"summary":)" +
-                     json_string(operation.summary) + R"(,"operationId":)";
-  std::string id(operation.path.substr(1));
-  for (char& c : id)
-    if (c == '/' || c == '.') c = '_';
-  text += json_string(id);
-  if (operation.endpoint != 0) {
-    text += R"(,"requestBody":{"required":true,"content":{"application/json":{"schema":)" +
-            body_schema(operation.endpoint, model) + "}}}";
-  }
-  text += R"(,"responses":{"200":{"description":"As asked","content":{)";
-  if (operation.schema.empty()) {
+/// A name of its own: v1_chat_completions.
+[[nodiscard]] inline std::string operation_id(std::string_view path) {
+  if (path == "/") return "page";
+  std::string id;
+  for (const char c : path.substr(1))
+    if (c != '{' && c != '}') id += c == '/' || c == '.' ? '_' : c;
+  return id;
+}
+
+/// The responses of status 200.
+[[nodiscard]] inline std::string answer_response(const Operation& operation) {
+  if (operation.kind == Operation::Kind::kRefusal) return {};
+  std::string text = R"("200":{"description":"As asked","content":{)";
+  if (operation.kind == Operation::Kind::kPage) {
+    text += R"("text/html":{})";
+  } else if (operation.schema.empty()) {
     text += R"("text/plain":{},"application/json":{})";
   } else {
     text += R"("application/json":{"schema":{"$ref":"#/components/schemas/)" +
             std::string(operation.schema) + R"("}})";
   }
   if (operation.has_stream) text += R"(,"text/event-stream":{})";
-  return text + "}}" + error_responses(operation, model.compat) + "}}";
+  return text + "}}";
+}
+
+[[nodiscard]] inline std::string operation_text(const Operation& operation,
+                                                const ServedModel& model) {
+  std::string text = json_string(operation.method) + R"(:{"summary":)" +
+                     json_string(operation.summary) + R"(,"operationId":)" +
+                     json_string(operation_id(operation.path));
+  if (operation.path.ends_with("{model}")) {
+    text += R"(,"parameters":[{"name":"model","in":"path","required":true,"schema":{"enum":)" +
+            name_list(model) + "}}]";
+  }
+  if (operation.endpoint != 0) {
+    text += R"(,"requestBody":{"required":true,"content":{"application/json":{"schema":)" +
+            body_schema(operation.endpoint, model) + "}}}";
+  }
+  const std::string answer = answer_response(operation);
+  const std::string errors = error_responses(operation, model.compat);  // each begins with a comma
+  return text + R"(,"responses":{)" + (answer.empty() ? errors.substr(1) : answer + errors) + "}}";
 }
 
 }  // namespace detail
 
-/// The document, of OpenAPI 3.1, on one line.
-[[nodiscard]] inline std::string openapi_text(const ServedModel& model) {
+/// The document, of OpenAPI 3.1, on one line. \param has_pages  whether the server shows pages, too
+[[nodiscard]] inline std::string openapi_text(const ServedModel& model, bool has_pages) {
   std::string paths;
   for (const Operation& operation : kOperations) {
+    if (operation.kind == Operation::Kind::kPage && !has_pages) continue;
     paths += (paths.empty() ? "" : ",") + json_string(operation.path) + ":{" +
              detail::operation_text(operation, model) + '}';
   }

@@ -72,6 +72,8 @@ inline void check_optional_model(const Fields& fields, const ServedModel& model)
   const Fields fields(body, {"body"}, model.compat);
   detail::check_optional_model(fields, model);
   const bool adds_bos = fields.boolean_or("add_special_tokens", true);
+  if (fields.has("prompt") && fields.has("messages"))
+    throw refused("Either prompt or messages must be given.");
   std::vector<int> ids;
   if (fields.has("messages")) {
     ChatRequest chat;

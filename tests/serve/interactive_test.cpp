@@ -164,6 +164,26 @@ TEST_CASE("a turn that was not answered may be said again, and leaves the sessio
   CHECK(context->sessions.size() == 0);
 }
 
+TEST_CASE("a turn whose answer broke off as the engine failed leaves the session as it was") {
+  auto context = make_context();
+  const auto fail = [&](const std::string& members) {
+    auto result = say(*context, members);
+    auto& call = std::get<std::unique_ptr<serve::ApiCall>>(result);
+    std::string out;
+    call->on_event({.answer = 0, .token = 'x', .logprobs = {}}, out);
+    call->on_event({.answer = 0, .finish = engine::FinishReason::kError, .logprobs = {}}, out);
+    CHECK(call->has_ended());
+  };
+  const std::string hello = kKept + R"(,"prompt":"a")";
+  fail(hello);
+  CHECK(context->sessions.size() == 0);
+  CHECK(turn(*context, hello, {"x"})["history_tokens"] == 0);
+  fail(hello);
+  fail(R"("session_id":5,"prompt":"b")");
+  CHECK(context->sessions.size() == 1);
+  CHECK(turn(*context, hello, {"x"})["history_tokens"] == 21);
+}
+
 TEST_CASE("a session that is to end does so, whatever else is asked of it") {
   serve::Sessions sessions;
   {
@@ -224,4 +244,32 @@ TEST_CASE("sessions are bounded: the one used longest ago goes, idle ones go wit
   { idle.occupy({0, 1}, start).first->keep(); }
   (void)idle.occupy({0, 2}, serve::Sessions::Clock::now() + 11s);
   CHECK(idle.size() == 0);
+}
+
+TEST_CASE("who has the most sessions makes room for others") {
+  using namespace std::chrono_literals;
+  serve::Sessions sessions(4, 1h);
+  const auto start = serve::Sessions::Clock::now();
+  const auto has = [&](std::uint64_t client, std::int64_t id) {
+    const auto [lease, refusal] = sessions.occupy({client, id}, start);
+    REQUIRE(lease != nullptr);
+    const bool is_known = !lease->session().ids.empty();
+    lease->session().ids = {1};
+    lease->keep();
+    return is_known;
+  };
+  CHECK_FALSE(has(1, 0));
+  for (int id = 0; id < 20; ++id)
+    CHECK_FALSE(has(2, id));  // its own oldest ones go
+  CHECK(has(1, 0));
+  for (const int id : {17, 18, 19})
+    CHECK(has(2, id));
+  CHECK_FALSE(has(3, 0));  // 17 has gone, although 1's is older
+  CHECK(has(1, 0));
+  CHECK(has(2, 19));
+  // What is in use stays: the next largest makes room.
+  const auto first = sessions.occupy({2, 18}, start);
+  const auto second = sessions.occupy({2, 19}, start);
+  CHECK_FALSE(has(4, 0));
+  CHECK(sessions.size() == 4);
 }

@@ -123,6 +123,8 @@ class AnswerCall : public ApiCall {
 
   /// Sees every delta, before it is sent or kept.
   virtual void on_delta(int, const AnswerDelta&) {}
+  /// The call is over without its answers: the engine failed, or did not come to it.
+  virtual void on_failure() {}
   /// Whether somebody else has ended the call.
   [[nodiscard]] virtual bool must_stop() const { return false; }
   /// Appends what a stream sends of a delta, which may be nothing.
@@ -141,6 +143,7 @@ class AnswerCall : public ApiCall {
   void fail(ApiError error, int answer, std::string& out) {
     has_failed_ = true;
     error_ = std::move(error);
+    on_failure();
     plan_.lease.reset();
     for (int i = 0; i < n_answers(); ++i)
       if (i != answer && !texts_[static_cast<std::size_t>(i)].has_ended()) early_.push_back(i);

@@ -40,7 +40,8 @@ struct SessionTurn {
 
 /// One turn of a session, or of none. A stream is one object a line, whose text is what came since the last one;
 /// the last object's text is empty. The session gets the prompt with the answer's first token: a turn that was not
-/// taken, or waited in vain, may be said again. What was generated is a part of it also when the client left.
+/// taken, waited in vain, or broke off as the engine failed, may be said again. What was generated is a part of it also
+/// when the client left.
 class InteractiveCall final : public AnswerCall {
  public:
   /// \pre the session, where there is one, holds the history, and is kept if it was there before
@@ -58,6 +59,12 @@ class InteractiveCall final : public AnswerCall {
       lease()->keep(turn_.is_kept);
     }
     if (delta.token) ids.push_back(delta.token->id);
+  }
+
+  void on_failure() override {
+    if (lease() == nullptr || !is_begun_) return;
+    lease()->session().ids.resize(turn_.n_history);
+    lease()->keep(turn_.n_history > 0);
   }
 
   [[nodiscard]] bool must_stop() const override {

@@ -34,7 +34,8 @@ struct Session {
   std::chrono::steady_clock::time_point last_use;
 };
 
-/// Bounded in number: the session that was used longest ago makes room. May be called from any thread.
+/// Bounded in number: of the client that has the most, the session that was used longest ago makes room. May be called
+/// from any thread.
 class Sessions {
  public:
   using Clock = std::chrono::steady_clock;
@@ -73,7 +74,7 @@ class Sessions {
     auto at = sessions_.find(key);
     if (at != sessions_.end() && at->second->is_busy) return {nullptr, Refusal::kOccupied};
     if (at == sessions_.end()) {
-      if (sessions_.size() >= max_sessions_ && !forget_oldest()) return {nullptr, Refusal::kFull};
+      if (sessions_.size() >= max_sessions_ && !make_room()) return {nullptr, Refusal::kFull};
       at = sessions_.emplace(key, std::make_shared<Session>()).first;
     }
     Session& session = *at->second;
@@ -121,16 +122,36 @@ class Sessions {
     });
   }
 
-  /// False when all are in use.
-  bool forget_oldest() {
-    auto oldest = sessions_.end();
-    for (auto at = sessions_.begin(); at != sessions_.end(); ++at) {
-      if (at->second->is_busy) continue;
-      if (oldest == sessions_.end() || at->second->last_use < oldest->second->last_use) oldest = at;
+  /// One client cannot push out what others say: those with more sessions lose theirs first. False when all are in
+  /// use.
+  bool make_room() {
+    using Iterator = std::map<SessionKey, std::shared_ptr<Session>>::iterator;
+    Iterator victim = sessions_.end();
+    std::ptrdiff_t most = 0;
+    for (Iterator begin = sessions_.begin();
+         begin != sessions_.end();) {  // a client's stand together
+      Iterator end = begin;
+      Iterator oldest = sessions_.end();
+      std::ptrdiff_t n = 0;
+      for (; end != sessions_.end() && end->first.client == begin->first.client; ++end, ++n)
+        if (is_older(end, oldest)) oldest = end;
+      const bool is_better = n > most || (n == most && is_older(oldest, victim));
+      if (oldest != sessions_.end() && is_better) {
+        victim = oldest;
+        most = n;
+      }
+      begin = end;
     }
-    if (oldest == sessions_.end()) return false;
-    sessions_.erase(oldest);
+    if (victim == sessions_.end()) return false;
+    sessions_.erase(victim);
     return true;
+  }
+
+  /// Whether `at` may go, and rather than `other`.
+  template <class Iterator>
+  [[nodiscard]] bool is_older(Iterator at, Iterator other) const {
+    if (at == sessions_.end() || at->second->is_busy) return false;
+    return other == sessions_.end() || at->second->last_use < other->second->last_use;
   }
 
   std::size_t max_sessions_;

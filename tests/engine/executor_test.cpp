@@ -93,6 +93,31 @@ TEST_CASE("a step that fails ends every request once, and the engine goes on") {
   CHECK(ends.begin()->second == std::vector{FinishReason::kLength});
 }
 
+TEST_CASE("a step that fails before it begins ends every request, too") {
+  engine::Engine engine = make_engine(-1);
+  std::map<engine::RequestId, std::vector<FinishReason>> ends;
+  bool throws = false;
+  const auto sink = [&](const engine::TokenEvent& e) {
+    if (e.finish == FinishReason::kNone) return;
+    ends[e.id].push_back(e.finish);
+    if (std::exchange(throws, false)) throw std::bad_alloc();
+  };
+  const engine::RequestId first = engine.submit(request(10), sink);
+  (void)engine.submit(request(11), sink);
+  CHECK(engine.step());
+  (void)engine.submit(request(12), sink);
+  engine.cancel(first);
+  throws = true;
+  CHECK_THROWS_AS((void)engine.step(), std::bad_alloc);
+  REQUIRE(ends.size() == 3);
+  CHECK(ends.at(first) == std::vector{FinishReason::kCancelled});
+  ends.erase(first);
+  for (const auto& [id, reasons] : ends)
+    CHECK(reasons == std::vector{FinishReason::kError});
+  CHECK_FALSE(engine.step());
+  CHECK(engine.stats().running + engine.stats().waiting == 0);
+}
+
 TEST_CASE("activations follow the model unless a flag says otherwise; AWQ has halves") {
   using engine::ActivationType, engine::parse_dtype;
   CHECK(parse_dtype("auto", "bfloat16", false) == ActivationType::kBFloat16);

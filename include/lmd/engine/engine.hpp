@@ -80,7 +80,7 @@ class Engine {
   /// Where the executor allows it, and nobody can be let in, the next step begins before: the device does
   /// not stand still while sinks take tokens. Who ends is then in one step too many; its draw is dropped.
   ///
-  /// Errors:  what the executor \throws; every request has then ended with kError.
+  /// Errors:  what the executor \throws, or std::bad_alloc; every request has then ended with kError.
   bool step() {
     const bool is_any_left = run_step();
     heartbeat_ = Clock::now();
@@ -97,9 +97,9 @@ class Engine {
 
   bool run_step() {
     const Clock::time_point now = Clock::now();
-    read_inbox();
-    end_due(now);
     try {
+      read_inbox();
+      end_due(now);
       if (!is_under_way_) {
         scheduler_.admit(now);
         publish();
@@ -127,10 +127,10 @@ class Engine {
   }
 
   void read_inbox() {
-    Inbox::Letters letters = inbox_.take();
-    for (SequencePtr& s : letters.submitted)
+    letters_ = inbox_.take();
+    for (SequencePtr& s : letters_.submitted)
       scheduler_.enqueue(std::move(s));
-    for (const RequestId id : letters.cancelled)
+    for (const RequestId id : letters_.cancelled)
       scheduler_.cancel(id);
   }
 
@@ -185,6 +185,9 @@ class Engine {
 
   /// A step has failed: nobody knows what the cache holds of the sequences, and nobody will ask.
   void end_all() {
+    for (const SequencePtr& s : letters_.submitted)  // no longer there once they are in the queue
+      if (s != nullptr) end(*s, FinishReason::kError);
+    letters_ = {};
     for (const SequencePtr& s : scheduler_.take_waiting_if([](const Sequence&) { return true; }))
       end(*s, FinishReason::kError);
     for (const SequencePtr& s : scheduler_.running()) {
@@ -284,6 +287,7 @@ class Engine {
   std::unique_ptr<Executor> executor_;
   MemoryPlan plan_;
   Inbox inbox_;
+  Inbox::Letters letters_;  // that are being read
   std::atomic<RequestId> next_id_{1};
   Scheduler scheduler_;
 

@@ -31,15 +31,17 @@ class FairQueue {
   /// Clients that wait, or have had more than their share.
   [[nodiscard]] std::size_t n_clients() const { return clients_.size(); }
 
-  void push(SequencePtr s) {
+  /// \throws std::bad_alloc; the sequence is the caller's then.
+  void push(SequencePtr&& s) {
     Client& client = clients_[s->request.client];
-    if (client.waiting.empty()) {
+    const bool is_first = client.waiting.empty();
+    client.waiting.push_back(std::move(s));  // all or nothing
+    if (is_first) {
       client.given = std::max(client.given, share_);
       ++n_waiting_clients_;
     }
     ++size_;
-    n_tokens_ += s->n_prompt;
-    client.waiting.push_back(std::move(s));
+    n_tokens_ += client.waiting.back()->n_prompt;
   }
 
   /// Who comes next; null where nobody waits.

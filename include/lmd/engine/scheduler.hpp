@@ -55,7 +55,8 @@ class Scheduler {
     return queue_.is_empty() && preempted_.empty() && running_.empty();
   }
 
-  void enqueue(SequencePtr sequence) { queue_.push(std::move(sequence)); }
+  /// \throws std::bad_alloc; the sequence is the caller's then.
+  void enqueue(SequencePtr&& sequence) { queue_.push(std::move(sequence)); }
 
   /// Marks a sequence to end before the next step. Unknown ids are ended ones: nothing to do.
   void cancel(RequestId id) {

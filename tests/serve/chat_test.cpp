@@ -149,7 +149,7 @@ TEST_CASE("an engine's error ends all answers of a call") {
     std::string out;
     call->on_event({.answer = 1, .finish = engine::FinishReason::kError, .logprobs = {}}, out);
     CHECK(call->has_ended());
-    CHECK(call->take_finished_early() == std::vector<int>{0});
+    CHECK(call->take_finished_early() == std::vector{serve::EarlyEnd{0, false}});
     if (is_stream) {
       CHECK(out ==
             R"(data: {"error":{"message":"Internal error.","type":"server_error","code":500}})"

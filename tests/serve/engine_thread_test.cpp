@@ -1,7 +1,7 @@
 /// \file  The engine's thread: calls get their events, leave, fail, and are refused.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/serve/answer_metrics.hpp>
 #include <lmd/serve/engine_thread.hpp>
-#include <lmd/serve/server_metrics.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -66,7 +66,7 @@ struct Bench {
   EchoHooks hooks;
   std::unique_ptr<text::Tokenizer> tokenizer = make_byte_tokenizer();
   engine::Engine engine;
-  serve::ServerMetrics metrics{"m"};
+  serve::AnswerMetrics metrics;
   int n_ended = 0;  // answers
   std::atomic<bool> has_mail{false};
   serve::EngineThread thread;
@@ -90,6 +90,17 @@ TEST_CASE("a call gets the events of all its answers") {
   CHECK(running->ids().size() == 2);
   CHECK(read(bench, *running) == "abcabc");
   CHECK(running->leave().empty());
+}
+
+TEST_CASE("the tokens of each step are known") {
+  Bench bench;
+  const auto running = bench.submit("max_tokens=3&ignore_eos=1");
+  (void)read(bench, *running);
+  bench.thread.stop();
+  const serve::Histogram steps = bench.thread.step_tokens();
+  CHECK(steps.total() == 3);  // the prompt, then a token each
+  CHECK(steps.sum() == 3 + 1 + 1);
+  CHECK(steps.total() == bench.engine.stats().steps);
 }
 
 TEST_CASE("a call that is left is cancelled, and lives until its last request has ended") {

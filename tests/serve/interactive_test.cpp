@@ -96,7 +96,7 @@ TEST_CASE(
   out.clear();
   call->on_event({.answer = 0, .token = 'y', .logprobs = {}}, out);
   CHECK(call->has_ended());
-  CHECK(call->take_finished_early() == std::vector{0});
+  CHECK(call->take_finished_early() == std::vector{serve::EarlyEnd{0, false}});
   CHECK(out.find(R"("finish_reason":"abort")") != std::string::npos);
   call.reset();
   const auto next = turn(*context, kKept + R"(,"prompt":"b")", {"z"});

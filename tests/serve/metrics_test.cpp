@@ -29,7 +29,7 @@ TEST_CASE("metrics are written as Prometheus reads them") {
 }
 
 TEST_CASE("a histogram's buckets count what is not above them") {
-  SecondsHistogram h;
+  Histogram h;
   for (const double seconds : {0.0005, 0.001, 0.0011, 700.0})
     h.observe(seconds);
   CHECK(h.total() == 4);
@@ -47,7 +47,7 @@ TEST_CASE("a histogram's buckets count what is not above them") {
 
 TEST_CASE("answers are waiting, then running, also where the engine is ahead of the count") {
   using lmd::engine::FinishReason;
-  ServerMetrics metrics("m");
+  AnswerMetrics metrics;
   RunningCall call(nullptr, 3);
   const auto say = [&](int answer, int token, FinishReason finish = FinishReason::kNone) {
     const AnswerEvent event{.answer = answer, .token = token, .finish = finish, .logprobs = {}};
@@ -66,6 +66,74 @@ TEST_CASE("answers are waiting, then running, also where the engine is ahead of 
   say(0, 2, FinishReason::kStop);
   say(2, -1, FinishReason::kCancelled);
   CHECK(counts() == std::pair<std::int64_t, std::int64_t>(0, 0));
+}
+
+TEST_CASE("answers of a call that was not taken whole count nowhere") {
+  using lmd::engine::FinishReason;
+  AnswerMetrics metrics;
+  const auto written = [&] {
+    MetricFamilies out(MetricNames::kOwn, "m");
+    metrics.write_counts(out);
+    metrics.write_sizes(out);
+    metrics.write_latencies(out);
+    return out.text().text();
+  };
+  const auto live = [&](RunningCall& call) {
+    const auto say = [&](int token, FinishReason finish, int n_reused) {
+      metrics.on_event(call, {0, token, finish, {}, n_reused}, call.submitted());
+      call.deliver({0, token, finish, {}, n_reused});
+    };
+    call.times(0).n_prompt = 30;
+    say(1, FinishReason::kNone, 15);
+    say(2, FinishReason::kNone, 15);
+    say(3, FinishReason::kStop, 15);
+  };
+  const std::string nothing = written();
+  RunningCall refused(nullptr, 2);
+  live(refused);
+  CHECK(written() == nothing);
+  RunningCall taken(nullptr, 1);
+  live(taken);
+  CHECK(written() == nothing);  // it is not known yet
+  metrics.on_submitted(taken);
+  const std::string text = written();
+  const auto has = [&](const std::string& line) { return text.find(line + '\n') != text.npos; };
+  CHECK(has("lmd_requests_finished_total{reason=\"stop\"} 1"));
+  for (const char* name :
+       {"time_to_first_token", "e2e_request_latency", "request_queue", "request_prefill",
+        "request_decode", "request_inference", "time_per_output_token"})
+    CHECK(has("lmd_" + std::string(name) + "_seconds_count 1"));
+  CHECK(has("lmd_inter_token_latency_seconds_count 2"));
+  CHECK(has("lmd_request_prompt_tokens_sum 30"));
+  CHECK(has("lmd_request_generation_tokens_sum 3"));
+  CHECK(has("lmd_request_cached_tokens_sum 15"));
+  CHECK(has("lmd_request_cached_share_sum 0.5"));
+}
+
+TEST_CASE("what waited in vain, failed or was left is no answer that ended well") {
+  using lmd::engine::FinishReason;
+  AnswerMetrics metrics;
+  RunningCall call(nullptr, 5);
+  metrics.on_submitted(call);
+  const auto end = [&](int answer, FinishReason finish) {
+    metrics.on_event(call, {answer, -1, finish, {}, 0}, lmd::engine::kNotStarted);
+  };
+  end(0, FinishReason::kDeadline);
+  end(1, FinishReason::kError);
+  end(2, FinishReason::kCancelled);
+  call.times(3).is_whole = true;  // by a stop string
+  end(3, FinishReason::kCancelled);
+  end(4, FinishReason::kLength);
+  MetricFamilies out(MetricNames::kLmdeploy, "m");
+  metrics.write_counts(out);
+  metrics.write_latencies(out);
+  const auto has = [&](const std::string& line) {
+    return out.text().text().find(line + '\n') != std::string::npos;
+  };
+  const std::string labels = "{model_name=\"m\",engine=\"0\"}";
+  CHECK(has("lmdeploy:num_requests_succeeded" + labels + " 2"));
+  CHECK(has("lmdeploy:num_requests_failed" + labels + " 3"));
+  CHECK(has("lmdeploy:e2e_request_latency_seconds_count" + labels + " 2"));
 }
 
 TEST_CASE("health follows phase and silence") {

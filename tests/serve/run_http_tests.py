@@ -367,6 +367,40 @@ def metrics_are_what_prometheus_reads():
         check(done.returncode == 0 and not done.stderr, done)
 
 
+LMDEPLOY_NAMES = """num_requests_succeeded num_requests_failed num_requests_running num_requests_waiting
+    num_api_requests_routed num_api_requests_waiting gpu_cache_usage_perc prefix_cache_hit_rate prompt_tokens_total
+    generation_tokens_total cached_tokens_total request_success_total request_prompt_tokens request_generation_tokens
+    request_cached_tokens request_cache_hit_ratio iteration_tokens_total time_to_first_token_seconds
+    time_per_output_token_seconds iter_token_latency e2e_request_latency_seconds request_queue_time_seconds
+    request_inference_time_seconds request_prefill_time_seconds request_decode_time_seconds""".split()
+
+
+@case
+def metrics_stand_under_lmdeploys_names():
+    prompt = "a prompt that fills a page " * 10  # 270 tokens
+    with Server("--metrics-compat", "lmdeploy", "--fail-on", "FAIL") as server:
+        for _ in range(2):
+            server.plain(prompt, "?max_tokens=4&ignore_eos=1")
+        server.plain("FAIL")
+        body = json.dumps({"model": "echo", "prompt": "one two", "stop": "two"})
+        check(server.request("POST", "/v1/completions", body, {"Content-Type": "application/json"}).status == 200, "stop")
+        wait_until(lambda: server.metric("lmdeploy:num_requests_running") == 0, 5)
+        page = server.get("/metrics").text
+        families = {line.split()[2]: line.split()[3] for line in page.splitlines() if line.startswith("# TYPE lmdeploy:")}
+        check(sorted(families) == sorted("lmdeploy:" + name for name in LMDEPLOY_NAMES), families)
+        histograms = {name for name, kind in families.items() if kind == "histogram"}
+        check(len(histograms) == 13, histograms)
+        value = lambda name: server.metric("lmdeploy:" + name)
+        check(value("num_requests_succeeded") == 3, "two at their length, one at a stop string")
+        check(value("num_requests_failed") == 1, "a step that failed")
+        check(value("request_success_total") == 4, "by reason")
+        check(0.3 < value("prefix_cache_hit_rate") < 0.5, "256 of about 550 tokens")
+        check(value("request_cached_tokens_sum") == 256, "four pages")
+        check(value("request_prompt_tokens_count") == value("e2e_request_latency_seconds_count") == 3, "sizes")
+        check(value("iteration_tokens_total_count") >= 6 and value("iteration_tokens_total_sum") > 270, "steps")
+        check(value("num_api_requests_routed") == value("num_api_requests_waiting") == 0, "nothing is left")
+
+
 @case
 def logs_hold_no_prompt_and_no_line_of_a_client():
     for flags, shows in (((), False), (("--log-json",), False), (("--log-json", "--log-body", "1000"), True)):

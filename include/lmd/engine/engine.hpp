@@ -118,6 +118,7 @@ class Engine {
       publish();
       throw;
     }
+    counts_.computed_tokens += front_.n_tokens();
     scheduler_.finish_step();
     hand_out();
     if (is_under_way_) move_up();

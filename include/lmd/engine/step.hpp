@@ -63,6 +63,13 @@ struct Step {
     draws.reserve(n);
   }
 
+  [[nodiscard]] std::int64_t n_tokens() const {
+    std::int64_t n = 0;
+    for (const StepItem& item : items)
+      n += std::ssize(item.ids);
+    return n;
+  }
+
   /// Adds the next s.n_step tokens of a sequence.
   void add(const Sequence& s) {
     items.push_back({.slot = s.slot,

@@ -70,7 +70,9 @@ class AnswerCall : public ApiCall {
     return std::exchange(plan_.requests, {});
   }
   [[nodiscard]] bool is_stream() const final { return plan_.is_stream; }
-  [[nodiscard]] std::vector<int> take_finished_early() final { return std::exchange(early_, {}); }
+  [[nodiscard]] std::vector<EarlyEnd> take_finished_early() final {
+    return std::exchange(early_, {});
+  }
   [[nodiscard]] bool has_ended() const final { return has_failed_ || n_ended_ == texts_.size(); }
 
   void on_event(const AnswerEvent& event, std::string& out) final {
@@ -84,9 +86,9 @@ class AnswerCall : public ApiCall {
     if (delta.finish == engine::FinishReason::kNone && must_stop()) {
       delta.finish = engine::FinishReason::kCancelled;
       text.end();
-      early_.push_back(event.answer);
+      early_.push_back({event.answer, false});
     } else if (text.has_ended_early() && event.finish == engine::FinishReason::kNone) {
-      early_.push_back(event.answer);
+      early_.push_back({event.answer, true});
     }
     n_ended_ += text.has_ended() ? 1 : 0;
     n_answer_tokens_ += delta.token ? 1 : 0;
@@ -146,7 +148,8 @@ class AnswerCall : public ApiCall {
     on_failure();
     plan_.lease.reset();
     for (int i = 0; i < n_answers(); ++i)
-      if (i != answer && !texts_[static_cast<std::size_t>(i)].has_ended()) early_.push_back(i);
+      if (i != answer && !texts_[static_cast<std::size_t>(i)].has_ended())
+        early_.push_back({i, false});
     if (plan_.is_stream) append_failure(error_, out);
   }
 
@@ -161,7 +164,7 @@ class AnswerCall : public ApiCall {
   text::StopStrings stops_;
   std::vector<AnswerText> texts_;
   std::vector<WholeAnswer> wholes_;
-  std::vector<int> early_;
+  std::vector<EarlyEnd> early_;
   std::size_t n_ended_ = 0;
   int n_answer_tokens_ = 0;
   std::vector<int> n_cached_;  // [answers]  tokens of the prompt

@@ -44,6 +44,14 @@ struct AnswerEvent {
   int n_reused = 0;  ///< tokens of the prompt that came from the prefix cache
 };
 
+/// An answer that needs no more tokens.
+struct EarlyEnd {
+  int answer = 0;
+  bool is_whole = true;  ///< a stop string was found; else somebody gave it up
+
+  friend bool operator==(const EarlyEnd&, const EarlyEnd&) = default;
+};
+
 /// One call of an endpoint that asks the engine for answers. Made on a worker thread; afterwards used by one
 /// thread at a time. Destroyed when it has ended or its client has left, with all its requests ended.
 class ApiCall {
@@ -62,9 +70,8 @@ class ApiCall {
   /// Takes an event. What a stream sends now is appended to `out`; calls that are no stream append nothing.
   virtual void on_event(const AnswerEvent& event, std::string& out) = 0;
 
-  /// Answers that need no more tokens, a stop string having been found: the server cancels them in the engine.
-  /// Each is named once.
-  [[nodiscard]] virtual std::vector<int> take_finished_early() { return {}; }
+  /// Answers that the server cancels in the engine. Each is named once.
+  [[nodiscard]] virtual std::vector<EarlyEnd> take_finished_early() { return {}; }
 
   /// Whether every answer has come to its end. A stream's last bytes have been appended by then.
   [[nodiscard]] virtual bool has_ended() const = 0;

@@ -5,6 +5,7 @@
 #include <lmd/core/log.hpp>
 #include <lmd/engine/engine.hpp>
 #include <lmd/serve/error_reply.hpp>
+#include <lmd/serve/metrics.hpp>
 #include <lmd/serve/running_call.hpp>
 
 #include <atomic>
@@ -54,6 +55,7 @@ class EngineThread {
     running->ids_.reserve(requests.size());
     try {
       for (std::size_t i = 0; i < requests.size(); ++i) {
+        running->times_[i].n_prompt = static_cast<int>(requests[i].prompt.size());
         requests[i].client = client;
         if (patience.count() > 0) requests[i].start_by = Clock::now() + patience;
         running->ids_.push_back(engine_.submit(
@@ -101,6 +103,12 @@ class EngineThread {
     return state;
   }
 
+  /// Tokens that each step took in.
+  [[nodiscard]] Histogram step_tokens() const {
+    const std::lock_guard lock(mail_mutex_);
+    return step_tokens_;
+  }
+
   /// Time since the engine's last sign of life: a step that ended, or a look around while idle.
   [[nodiscard]] Clock::duration silence() const { return Clock::now() - engine_.heartbeat(); }
 
@@ -140,6 +148,7 @@ class EngineThread {
       bool is_busy = false;
       try {
         is_busy = engine_.step();
+        note_step();
       } catch (const Error& e) {
         fail(e.what(), e.code() == ErrorCode::kCuda);
       } catch (const std::exception& e) {
@@ -148,6 +157,13 @@ class EngineThread {
       send_mail();
       if (!is_busy) rest();
     }
+  }
+
+  void note_step() {
+    const std::int64_t n = engine_.stats().computed_tokens;
+    if (n == n_computed_) return;
+    const std::lock_guard lock(mail_mutex_);
+    step_tokens_.observe(static_cast<double>(n - std::exchange(n_computed_, n)));
   }
 
   /// All requests have ended with an error. A CUDA error stays: nothing works on the device afterwards.
@@ -188,13 +204,15 @@ class EngineThread {
 
   engine::Engine& engine_;
   std::function<void()> wake_;
-  std::vector<Mail> outgoing_;  // of the step under way
+  std::vector<Mail> outgoing_;   // of the step under way
+  std::int64_t n_computed_ = 0;  // tokens, by all steps
 
   mutable std::mutex mail_mutex_;
   std::condition_variable mail_taken_;
   std::vector<Mail> mail_;
   std::int64_t failed_steps_ = 0;
   std::string fatal_;
+  Histogram step_tokens_{kStepBounds};
   std::vector<Mail> delivering_;  // the I/O thread's
 
   std::mutex idle_mutex_;

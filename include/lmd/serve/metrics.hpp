@@ -1,4 +1,4 @@
-/// \file  Counters and histograms, and the text that Prometheus reads (source: Prometheus text exposition
+/// \file  Histograms, and the text that Prometheus reads (source: Prometheus text exposition
 ///        format 0.0.4).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -21,16 +22,33 @@ inline constexpr std::array<double, 18> kSecondsBounds = {0.001, 0.0025, 0.005, 
                                                           0.1,   0.25,   0.5,   1.0,  2.5,   5.0,
                                                           10.0,  25.0,   50.0,  100,  250,   600};
 
+/// Tokens of a request.
+inline constexpr std::array<double, 18> kTokenBounds = {
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5};
+
+/// Tokens of a step of the engine.
+inline constexpr std::array<double, 13> kStepBounds = {1,   8,    16,   32,   64,   128,  256,
+                                                       512, 1024, 2048, 4096, 8192, 16384};
+
+inline constexpr std::array<double, 11> kShareBounds = {0.0, 0.1, 0.2, 0.3, 0.4, 0.5,
+                                                        0.6, 0.7, 0.8, 0.9, 1.0};
+
 /// Observations by size. Used by one thread.
-class SecondsHistogram {
+class Histogram {
  public:
-  void observe(double seconds) {
+  /// \param bounds  what a bucket holds at most, in order; they outlive the object
+  explicit Histogram(std::span<const double> bounds = kSecondsBounds)
+      : bounds_(bounds), counts_(bounds.size() + 1) {}
+
+  void observe(double value) {
     std::size_t i = 0;
-    while (i < kSecondsBounds.size() && seconds > kSecondsBounds[i])
+    while (i < bounds_.size() && value > bounds_[i])
       ++i;
     ++counts_[i];
-    sum_ += seconds;
+    sum_ += value;
   }
+
+  [[nodiscard]] std::span<const double> bounds() const { return bounds_; }
 
   /// Of bucket `i`, alone; the last one holds what is above all bounds.
   [[nodiscard]] std::int64_t count(std::size_t i) const { return counts_[i]; }
@@ -43,7 +61,8 @@ class SecondsHistogram {
   }
 
  private:
-  std::array<std::int64_t, kSecondsBounds.size() + 1> counts_{};
+  std::span<const double> bounds_;
+  std::vector<std::int64_t> counts_;
   double sum_ = 0.0;
 };
 
@@ -66,15 +85,13 @@ class MetricsText {
 
   void sample(double value, const MetricLabels& labels = {}) { line("", labels, value); }
 
-  void histogram(const SecondsHistogram& h, MetricLabels labels = {}) {
+  void histogram(const Histogram& h, MetricLabels labels = {}) {
     std::int64_t n = 0;
-    std::vector<std::string> bounds;
-    bounds.reserve(kSecondsBounds.size() + 1);
     labels.emplace_back("le", "");
-    for (std::size_t i = 0; i <= kSecondsBounds.size(); ++i) {
+    for (std::size_t i = 0; i <= h.bounds().size(); ++i) {
       n += h.count(i);
-      bounds.push_back(i < kSecondsBounds.size() ? number(kSecondsBounds[i]) : "+Inf");
-      labels.back().second = bounds.back();
+      const std::string bound = i < h.bounds().size() ? number(h.bounds()[i]) : "+Inf";
+      labels.back().second = bound;
       line("_bucket", labels, static_cast<double>(n));
     }
     labels.pop_back();

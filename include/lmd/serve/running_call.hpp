@@ -15,12 +15,14 @@ namespace lmd::serve {
 
 using engine::Clock;
 
-/// When an answer got on, for the metrics.
+/// How an answer got on, for the metrics.
 struct AnswerTimes {
   Clock::time_point started = engine::kNotStarted;  ///< its prompt was being read
   Clock::time_point first = {};                     ///< token
   Clock::time_point last = {};                      ///< token
   int n_tokens = 0;
+  int n_prompt = 0;       ///< tokens of its prompt
+  bool is_whole = false;  ///< a stop string ended it, and the engine was told to leave it
 };
 
 /// Made on a worker thread, then used by the I/O thread alone. The engine holds it while it runs; the call
@@ -39,7 +41,19 @@ class RunningCall {
   }
   /// Whether its answers are among those that the metrics call waiting or running.
   [[nodiscard]] bool is_counted() const { return is_counted_; }
-  void set_counted() { is_counted_ = true; }
+  void set_counted() {
+    is_counted_ = true;
+    for (const auto& f : std::exchange(held_counts_, {}))
+      f();
+  }
+  /// Runs `f` as soon as the call is counted: never for one that was not taken whole.
+  template <class F>
+  void once_counted(F f) {
+    if (is_counted_)
+      f();
+    else
+      held_counts_.emplace_back(std::move(f));
+  }
 
   /// What the engine said and nobody has taken yet.
   [[nodiscard]] std::vector<AnswerEvent> take_events() { return std::exchange(unread_, {}); }
@@ -94,6 +108,7 @@ class RunningCall {
   std::function<void()> wake_;
   bool is_left_ = false;
   bool is_counted_ = false;
+  std::vector<std::function<void()>> held_counts_;
 };
 
 }  // namespace lmd::serve

@@ -252,8 +252,10 @@ class Connection final : public ConnectionIo {
         if (!call.has_ended()) call.on_event(event, text);
       }
       std::vector<engine::RequestId> finished;
-      for (const int answer : call.take_finished_early())
-        finished.push_back(running.ids()[static_cast<std::size_t>(answer)]);
+      for (const EarlyEnd& end : call.take_finished_early()) {
+        running.times(end.answer).is_whole = end.is_whole;
+        finished.push_back(running.ids()[static_cast<std::size_t>(end.answer)]);
+      }
       core_.engine->cancel(finished);
       if (x.is_stream) append_text(call, text, x);
       return true;

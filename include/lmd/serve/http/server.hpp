@@ -93,7 +93,7 @@ class Server {
   void deliver() {
     core_.engine->deliver(
         [this](RunningCall& running, const AnswerEvent& event, Clock::time_point started) {
-          core_.metrics.on_event(running, event, started);
+          core_.metrics.answers().on_event(running, event, started);
         });
   }
 
@@ -266,15 +266,16 @@ class Server {
     const std::int64_t prompt = stats.prompt_tokens - stats_.prompt_tokens;
     const std::int64_t generated = stats.generated_tokens - stats_.generated_tokens;
     const std::int64_t reused = stats.reused_tokens - stats_.reused_tokens;
-    const bool is_idle = generated == 0 && core_.metrics.running() + core_.metrics.waiting() == 0;
+    const AnswerMetrics& answers = core_.metrics.answers();
+    const bool is_idle = generated == 0 && answers.running() + answers.waiting() == 0;
     stats_shown_ = now;
     stats_ = stats;
     if (is_idle) return;
     core_.log.write(LogLevel::kInfo, "stats",
                     {{"generated_per_s", rate(generated)},
                      {"prompt_per_s", rate(prompt)},
-                     {"running", core_.metrics.running()},
-                     {"waiting", core_.metrics.waiting()},
+                     {"running", answers.running()},
+                     {"waiting", answers.waiting()},
                      {"cached_share",
                       prompt > 0 ? static_cast<double>(reused) / static_cast<double>(prompt) : 0.0},
                      {"connections", core_.n_connections}});

@@ -113,6 +113,7 @@ class ServerCore {
   bool takes_calls = true;  ///< false once the grace of a drain is over
   int n_connections = 0;
   int n_calls = 0;
+  int n_preparing = 0;           ///< of these, what workers have to do
   std::uint64_t body_bytes = 0;  ///< of the bodies that are being read or worked on
 
   asio::io_context io{1};  ///< behind the counts: what it still holds when it ends counts down
@@ -128,7 +129,9 @@ class ServerCore {
   [[nodiscard]] std::string metrics_text() const {
     ServerGauges gauges;
     gauges.connections = n_connections;
+    gauges.preparing = n_preparing;
     if (engine != nullptr) {
+      gauges.step_tokens = engine->step_tokens();
       gauges.engine = engine->state();
       gauges.engine_silence_s = std::chrono::duration<double>(engine->silence()).count();
     }
@@ -179,12 +182,14 @@ class ServerCore {
     asio::post(workers, [this, job = std::move(job), done = std::move(done)]() mutable {
       work(*job);
       asio::post(io, [this, job = std::move(job), done = std::move(done)] {
+        --n_preparing;
         const auto* running = std::get_if<std::shared_ptr<RunningCall>>(&job->result);
-        if (running != nullptr) metrics.on_submitted(**running);
+        if (running != nullptr) metrics.answers().on_submitted(**running);
         if (!job->is_left) return done();
         if (running != nullptr) engine->cancel((*running)->leave());
       });
     });
+    ++n_preparing;
   }
 
   /// Runs `f`, which fills in a reply; what it throws becomes the reply.

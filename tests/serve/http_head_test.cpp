@@ -62,6 +62,31 @@ TEST_CASE("without a key, pages of the server itself and allowed ones may talk t
   CHECK_FALSE(may("", "localhost"));
 }
 
+TEST_CASE(
+    "a browser that reads from a loopback address does so under a name that is the server's own") {
+  CrossOrigin rules;
+  rules.hosts = {"box.lan"};
+  const auto may = [&](const char* host, bool is_browser, const char* bound_to = "127.0.0.1") {
+    return may_ask_without_key(rules, bound_to, {"", host, is_browser});
+  };
+  for (const char* own :
+       {"localhost:23333", "127.0.0.1:23333", "0.0.0.0:23333", "[::1]:23333", "box.lan", ""})
+    CHECK(may(own, true));
+  for (const char* other :
+       {"rebound.example:23333", "127.0.0.1.rebound.example", "localhost.rebound.example"}) {
+    CHECK_FALSE(may(other, true));
+    CHECK_FALSE(may(other, true, "localhost"));
+    CHECK_FALSE(may(other, true, "::1"));
+    CHECK(may(other, false));
+    CHECK(may(other, true, "0.0.0.0"));
+  }
+  CHECK_FALSE(may_ask_without_key(rules, "0.0.0.0", {"http://a.example", "a.example", true}));
+  CHECK(may_ask_without_key(rules, "a.example", {"http://a.example", "a.example", true}));
+  rules.origins = {"https://proxy.example"};
+  CHECK(may("proxy.example", true));
+  CHECK_FALSE(may("other.example", true));
+}
+
 TEST_CASE("with credentials no page gets a star") {
   CrossOrigin rules;
   rules.origins = {"*"};

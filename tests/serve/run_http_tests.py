@@ -169,6 +169,12 @@ def pages_of_other_origins_are_kept_out():
         check(status("https://good.example", "localhost") == 200, "an origin that was allowed")
         check(status("http://evil.example", "localhost", "/health") == 200, "health tells nothing")
         check(server.get("/version", headers={"Host": "rebound.example"}).status == 200, "no Origin, no question")
+        for sign in ({"Accept-Language": "en"}, {"Sec-Fetch-Site": "same-origin"}):  # a browser, as of a page that reads
+            reply = server.get("/version", headers={"Host": "rebound.example", **sign})
+            check(reply.status == 403 and "--allowed-hosts" in reply.json["message"], "a name that was rebound")
+            check(server.get("/version", headers={"Host": "box.lan", **sign}).status == 200, "a name of the operator's")
+            check(server.get("/version", headers=sign).status == 200, "an address")
+            check(server.get("/health", headers={"Host": "rebound.example", **sign}).status == 200, "health tells nothing")
     with Server("--api-keys", "k") as server:
         reply = server.get("/version", headers={"Origin": "http://evil.example", "Authorization": "Bearer k"})
         check(reply.status == 200 and "Access-Control-Allow-Origin" not in reply.headers, "the key decides")

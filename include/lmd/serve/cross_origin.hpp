@@ -64,6 +64,22 @@ namespace detail {
   return detail::names(rules.origins, origin);
 }
 
+/// Whether `host`, as of a Host header, is a name that nobody can have pointed to this machine: localhost, an address,
+/// or one that the operator gave. Empty is such, too: browsers always send one.
+[[nodiscard]] inline bool is_own_host(const CrossOrigin& rules, std::string_view host) {
+  const std::string_view name = detail::without_port(host);
+  return name.empty() || detail::equals_ignoring_case(name, "localhost") ||
+         detail::is_ip_literal(name) ||
+         std::ranges::any_of(rules.hosts, [&](const std::string& known) {
+           return detail::equals_ignoring_case(known, name);
+         });
+}
+
+/// Whether only this machine reaches a server that listens there.
+[[nodiscard]] inline bool is_loopback(std::string_view host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
 /// Whether a page of `origin` may use a server without a key: a page of the server itself, or one that
 /// was allowed. That `Origin` equals `Host` proves nothing alone, as a name that was rebound to this
 /// address has them equal, too: `Host` must also be a name that cannot be.
@@ -71,13 +87,28 @@ namespace detail {
                                                std::string_view origin,
                                                std::string_view host) {
   if (is_allowed_origin(rules, origin)) return true;
-  if (host.empty() || !detail::equals_ignoring_case(detail::authority_of(origin), host))
-    return false;
-  const std::string_view name = detail::without_port(host);
-  return detail::equals_ignoring_case(name, "localhost") || detail::is_ip_literal(name) ||
-         std::ranges::any_of(rules.hosts, [&](const std::string& known) {
-           return detail::equals_ignoring_case(known, name);
-         });
+  return !host.empty() && detail::equals_ignoring_case(detail::authority_of(origin), host) &&
+         is_own_host(rules, host);
+}
+
+/// Who asks, as far as the head of a request tells.
+struct Asker {
+  std::string_view origin;  ///< Origin; empty: none
+  std::string_view host;    ///< Host
+  bool is_browser = false;  ///< it sends Accept-Language or Sec-Fetch-Site, as browsers always do
+};
+
+/// Whether a server that listens on `bound_to`, and asks for no key, answers. A page reads from its own server without
+/// an Origin: behind a name that was rebound to a loopback address it would read what is there. Who is no browser
+/// (an SDK, curl) is let through.
+[[nodiscard]] inline bool may_ask_without_key(CrossOrigin rules,
+                                              const std::string& bound_to,
+                                              const Asker& asker) {
+  rules.hosts.push_back(bound_to);
+  if (!asker.origin.empty()) return may_talk_without_key(rules, asker.origin, asker.host);
+  if (!asker.is_browser || !is_loopback(bound_to) || is_own_host(rules, asker.host)) return true;
+  return is_allowed_origin(rules, "http://" + std::string(asker.host)) ||
+         is_allowed_origin(rules, "https://" + std::string(asker.host));
 }
 
 /// What a page is told that may not.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "scripted_server.hpp"
+#include <boost/asio/read.hpp>
 #include <doctest/doctest.h>
 
 using namespace lmd;
@@ -50,6 +51,17 @@ class Running {
   [[nodiscard]] BlockingClient client() const { return BlockingClient(parse_url(url())); }
   [[nodiscard]] ClientResponse fetch(const ClientRequest& request) const {
     return client().fetch(request);
+  }
+  /// What comes for the lines of a head, until the gateway ends the connection.
+  [[nodiscard]] std::string answer(const std::string& head) const {
+    boost::asio::io_context io;
+    boost::asio::ip::tcp::socket socket(io);
+    socket.connect({boost::asio::ip::address_v4::loopback(), gateway_->port()});
+    boost::asio::write(socket, boost::asio::buffer(head + "\r\n"));
+    std::string text;
+    boost::system::error_code end;
+    boost::asio::read(socket, boost::asio::dynamic_buffer(text), end);
+    return text;
   }
 
  private:
@@ -130,6 +142,38 @@ TEST_CASE("pages of other origins are refused, whatever Host they name") {
   CHECK(status("http://evil.example", "/v1/models") == 403);
   CHECK(status("http://evil.example", "/") == 200);  // is nobody's secret
   CHECK(status("null", "/v1/models") == 403);
+}
+
+TEST_CASE("a page behind a name that was rebound reads nothing") {
+  GatewayOptions options;
+  options.cross_origin.hosts = {"box.lan"};
+  const Running gateway(kNobody, options);
+  const auto answer = [&](const std::string& host, const std::string& path,
+                          bool is_browser = true) {
+    return gateway.answer("GET " + path + " HTTP/1.1\r\nConnection: close\r\nHost: " + host +
+                          (is_browser ? "\r\nAccept-Language: en\r\n" : "\r\n"));
+  };
+  CHECK(answer("rebound.example", "/v1/models").starts_with("HTTP/1.1 403 "));
+  CHECK(answer("rebound.example", "/").starts_with("HTTP/1.1 200 "));
+  CHECK(answer("rebound.example", "/v1/models", false).starts_with("HTTP/1.1 502 "));
+  CHECK(answer("localhost:6006", "/v1/models").starts_with("HTTP/1.1 502 "));
+  CHECK(answer("box.lan", "/v1/models").starts_with("HTTP/1.1 502 "));
+}
+
+TEST_CASE("what is refused is refused before its body is there") {
+  const Running gateway(kNobody);
+  const std::string rest = "Host: localhost\r\nContent-Length: 1000000\r\n";
+  CHECK(gateway.answer("POST /metrics HTTP/1.1\r\n" + rest).starts_with("HTTP/1.1 404 "));
+  CHECK(gateway.answer("DELETE /v1/x HTTP/1.1\r\n" + rest).starts_with("HTTP/1.1 405 "));
+  CHECK(gateway.answer("POST /v1/x HTTP/1.1\r\nOrigin: http://evil.example\r\n" + rest)
+            .starts_with("HTTP/1.1 403 "));
+  CHECK(gateway.answer("POST /v1/x HTTP/1.1\r\nOrigin: null\r\nExpect: 100-continue\r\n" + rest)
+            .starts_with("HTTP/1.1 403 "));
+  CHECK(gateway.answer("POST /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n")
+            .starts_with("HTTP/1.1 404 "));
+  BlockingClient browser = gateway.client();  // a small body costs no connection
+  for (int i = 0; i < 2; ++i)
+    CHECK(browser.fetch({.method = "POST", .target = "/metrics", .body = "{}"}).head.status == 404);
 }
 
 TEST_CASE("a stream comes through in its pieces") {

@@ -69,6 +69,7 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
       goes_on = co_await serve_one();
     Code ignored;
     (void)stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
+    co_await linger();
   }
 
   void close() {
@@ -103,14 +104,42 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
     if (failure) co_return co_await refuse(failure);
     keeps_alive_ = request().keep_alive() && request().version() == 11;
     const bool is_asking = field(http::field::expect) == "100-continue";
-    if (is_asking) {
+    const std::optional<HttpReply> early = reply_early();
+    if (early && !has_small_rest(is_asking)) {
+      keeps_alive_ = false;
+      co_return co_await send(*early);
+    }
+    if (is_asking && !early) {
       const bool is_told = co_await write("HTTP/1.1 100 Continue\r\n\r\n");
       if (!is_told) co_return false;
     }
     stream_.expires_after(options_.body_time);
     const auto [body_failure, m] = co_await http::async_read(stream_, buffer_, *parser_, kToken);
     if (body_failure) co_return co_await refuse(body_failure);
-    co_return co_await answer();
+    if (early) co_return co_await send(*early);
+    co_return co_await hand_on();
+  }
+
+  /// Whether what is left of the request is worth reading for the sake of the connection.
+  [[nodiscard]] bool has_small_rest(bool is_asking) const {
+    constexpr std::uint64_t kSmall = 65536;
+    if (parser_->is_done()) return true;
+    const auto rest = parser_->content_length_remaining();
+    return !is_asking && rest && *rest <= kSmall;
+  }
+
+  /// Takes what the browser is still sending for a moment: closing at once would reset the connection, and the browser
+  /// might never see the response.
+  boost::asio::awaitable<void> linger() {
+    constexpr std::chrono::milliseconds kLinger{1000};
+    constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
+    stream_.expires_after(kLinger);
+    for (std::size_t n_all = 0; !is_gone_ && n_all < kMaxBytes;) {
+      buffer_.clear();
+      const auto [failure, n] = co_await stream_.async_read_some(buffer_.prepare(65536), kToken);
+      if (failure) co_return;
+      n_all += n;
+    }
   }
 
   /// What is no request, or too much of one.
@@ -125,26 +154,30 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
     co_return false;
   }
 
-  boost::asio::awaitable<bool> answer() {
+  /// The reply to a request of which the API server hears nothing, known before its body is read. None: it is handed
+  /// on.
+  [[nodiscard]] std::optional<HttpReply> reply_early() const {
     namespace http = boost::beast::http;
     const http::verb method = request().method();
     const bool is_reading = method == http::verb::get || method == http::verb::head;
+    const auto error = [](ErrorCase what, const char* message = "") {
+      return error_reply({.what = what, .message = message}, ApiCompat::k018);
+    };
     if (const StaticFile* file = files_.find(path())) {
-      if (!is_reading) co_return co_await send(ErrorCase::kWrongMethod);
-      const HttpReply reply = static_reply(*file, field(http::field::accept_encoding),
-                                           field(http::field::if_none_match));
-      co_return co_await send(reply);
+      if (!is_reading) return error(ErrorCase::kWrongMethod);
+      return static_reply(*file, field(http::field::accept_encoding),
+                          field(http::field::if_none_match));
     }
-    const std::string_view origin = field(http::field::origin);
-    CrossOrigin rules = options_.cross_origin;
-    rules.hosts.push_back(options_.host);
     // Whoever reaches this server may use the key that it holds: pages of other origins may not. The page's
     // own files are nobody's secret, and browsers ask for some of them with an Origin.
-    if (!origin.empty() && !may_talk_without_key(rules, origin, field(http::field::host)))
-      co_return co_await send(ErrorCase::kForbidden, kOtherOrigin);
-    if (!is_handed_on(path())) co_return co_await send(ErrorCase::kNotFound);
-    if (!is_reading && method != http::verb::post) co_return co_await send(ErrorCase::kWrongMethod);
-    co_return co_await hand_on();
+    const bool is_browser =
+        request().count(http::field::accept_language) + request().count("Sec-Fetch-Site") > 0;
+    const Asker asker{field(http::field::origin), field(http::field::host), is_browser};
+    if (!may_ask_without_key(options_.cross_origin, options_.host, asker))
+      return error(ErrorCase::kForbidden, kOtherOrigin);
+    if (!is_handed_on(path())) return error(ErrorCase::kNotFound);
+    if (!is_reading && method != http::verb::post) return error(ErrorCase::kWrongMethod);
+    return std::nullopt;
   }
 
   /// The request as the API server sees it: without what belongs to the browser's page.

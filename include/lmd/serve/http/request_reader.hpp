@@ -69,6 +69,7 @@ class RequestReader {
     head.accept_encoding = this->field(field::accept_encoding);
     head.if_none_match = this->field(field::if_none_match);
     head.asked_headers = this->field(field::access_control_request_headers);
+    head.is_browser = message.count(field::accept_language) + message.count("Sec-Fetch-Site") > 0;
     const std::string_view id = message["X-Request-Id"];
     if (is_request_id(id)) head.request_id = id;
     head.peer = peer;

@@ -42,6 +42,7 @@ struct RequestHead {
   std::string asked_headers;  ///< Access-Control-Request-Headers
   std::string request_id;     ///< valid, or empty
   std::string peer;           ///< the client's address
+  bool is_browser = false;    ///< see Asker
   bool is_http_1_0 = false;
   bool keeps_alive = true;
 };
@@ -239,11 +240,9 @@ class ServerCore {
  private:
   /// Without a key, whoever opens a web page would lend it this server: pages of other origins are refused.
   [[nodiscard]] std::optional<HttpReply> refuse_origin(const RequestHead& head) const {
-    if (head.origin.empty() || !keys.empty() || head.path.starts_with("/health"))
-      return std::nullopt;
-    CrossOrigin rules = options.cross_origin;
-    rules.hosts.push_back(options.host);
-    if (may_talk_without_key(rules, head.origin, head.host)) return std::nullopt;
+    if (!keys.empty() || head.path.starts_with("/health")) return std::nullopt;
+    const Asker asker{head.origin, head.host, head.is_browser};
+    if (may_ask_without_key(options.cross_origin, options.host, asker)) return std::nullopt;
     return error(ErrorCase::kForbidden, kOtherOrigin);
   }
 

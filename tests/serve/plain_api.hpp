@@ -38,7 +38,7 @@ class PlainCall final : public serve::ApiCall {
   PlainCall(const serve::ApiRequest& request, const text::Tokenizer& tokenizer)
       : tokenizer_(tokenizer) {
     is_stream_ = query_number(request.query, "stream", 0) != 0;
-    breaks_ = query_number(request.query, "break", 0) != 0;
+    breaks_ = query_number(request.query, "break", 0);
     const int n = query_number(request.query, "n", 1);
     engine::Request r;
     r.prompt = tokenizer.encode(request.body);
@@ -50,10 +50,13 @@ class PlainCall final : public serve::ApiCall {
   }
 
   std::vector<engine::Request> take_requests() override { return std::move(requests_); }
-  bool is_stream() const override { return is_stream_; }
+  bool is_stream() const override {
+    if (breaks_ == 2) throw std::runtime_error("where nobody expects it");
+    return is_stream_;
+  }
 
   void on_event(const serve::AnswerEvent& event, std::string& out) override {
-    if (breaks_) throw std::runtime_error("a call that a test asked to break");
+    if (breaks_ == 1) throw std::runtime_error("a call that a test asked to break");
     std::string piece;
     tokenizer_.append_piece(event.token, true, piece);
     answers_[static_cast<std::size_t>(event.answer)] += piece;
@@ -82,7 +85,7 @@ class PlainCall final : public serve::ApiCall {
   std::vector<std::string> answers_;
   int n_open_ = 0;
   bool is_stream_ = false;
-  bool breaks_ = false;
+  int breaks_ = 0;  // 1: with an event; 2: where the connection does not expect it
   bool has_failed_ = false;
 };
 

@@ -61,6 +61,23 @@ def errors_have_the_shapes_that_clients_know():
 
 
 @case
+def a_connection_that_fails_ends_alone():
+    with Server("--max-calls", 2, "--rate", 100, "--log-json") as server:
+        other = server.begin("abc", "?stream=1&ignore_eos=1&max_tokens=60", "Connection: close\r\n")
+        for _ in range(2):
+            raw = server.begin("x", "?break=2&ignore_eos=1&max_tokens=1000", "X-Request-Id: fails-1\r\n")
+            check(b"[DONE]" not in read_all(raw), "it broke off")
+        wait_until(lambda: server.logged().count("a request failed") == 2, 5)
+        logged = [json.loads(line) for line in server.logged().splitlines()]
+        failed = [line for line in logged if line["message"] == "a request failed"]
+        check(len(failed) == 2 and all(line["request_id"] == "fails-1" for line in failed), failed)
+        check(failed[0]["reason"] == "where nobody expects it" and failed[0]["level"] == "error", failed)
+        check(b"data: [DONE]" in read_all(other), "the other stream goes on")
+        wait_until(lambda: server.metric("lmd_sequences_running") == 0, 2)
+        check([server.plain("abc").text for _ in range(3)] == ["abc"] * 3, "nothing is taken up for ever")
+
+
+@case
 def what_is_not_http_is_refused():
     with Server() as server:
         for junk in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/3.0\r\n\r\n",

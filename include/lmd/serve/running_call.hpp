@@ -29,10 +29,12 @@ struct AnswerTimes {
 /// itself lives until the last of its requests has ended, as grammars and the like are its own.
 class RunningCall {
  public:
-  RunningCall(std::unique_ptr<ApiCall> call, std::size_t n_answers)
+  RunningCall(std::shared_ptr<ApiCall> call, std::size_t n_answers)
       : call_(std::move(call)), times_(n_answers), has_ended_(n_answers), n_open_(n_answers) {}
 
   [[nodiscard]] ApiCall& call() { return *call_; }
+  /// For who uses it beside the connection, which may end.
+  [[nodiscard]] std::shared_ptr<ApiCall> shared_call() const { return call_; }
   [[nodiscard]] Clock::time_point submitted() const { return submitted_; }
   [[nodiscard]] int n_answers() const { return static_cast<int>(times_.size()); }
   [[nodiscard]] AnswerTimes& times(int answer) { return times_[static_cast<std::size_t>(answer)]; }
@@ -97,7 +99,7 @@ class RunningCall {
  private:
   friend class EngineThread;
 
-  std::unique_ptr<ApiCall> call_;
+  std::shared_ptr<ApiCall> call_;
   std::vector<engine::RequestId> ids_;
   std::vector<AnswerTimes> times_;
   std::vector<bool> has_ended_;

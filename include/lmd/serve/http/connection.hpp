@@ -6,11 +6,35 @@
 #include <lmd/serve/http/request_reader.hpp>
 #include <lmd/serve/http/server_core.hpp>
 
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
 
 namespace lmd::serve {
+
+namespace detail {
+
+/// Does something at the end of a block, however that is left.
+template <class F>
+class Finally {
+ public:
+  explicit Finally(F f) : f_(std::move(f)) {}
+  Finally(const Finally&) = delete;
+  Finally& operator=(const Finally&) = delete;
+  ~Finally() {
+    try {
+      f_();
+    } catch (const std::exception&) {
+      // There is no memory for more; what matters was done first.
+    }
+  }
+
+ private:
+  F f_;
+};
+
+}  // namespace detail
 
 /// Reads requests one after the other, and answers each before the next.
 class Connection final : public ConnectionIo {
@@ -20,8 +44,15 @@ class Connection final : public ConnectionIo {
   /// Until the connection has ended.
   asio::awaitable<void> run() {
     bool goes_on = co_await open();
-    while (goes_on)
-      goes_on = co_await serve_one();
+    while (goes_on) {
+      Exchange x;
+      try {
+        goes_on = co_await serve_one(x);
+      } catch (const std::exception& e) {
+        give_up(x, e.what());
+        co_return;
+      }
+    }
     co_await linger();
     close();
   }
@@ -44,9 +75,19 @@ class Connection final : public ConnectionIo {
     ApiError failure = {};  ///< of a call that is broken
   };
 
+  /// What went wrong belongs to this connection alone. Whatever was sent, the client sees that it broke off.
+  void give_up(Exchange& x, const char* why) {
+    close();
+    constexpr int kInternalError = 500;
+    if (x.job->head.request_id.empty()) x.job->head.request_id = core_.make_request_id();
+    if (x.job->head.peer.empty()) x.job->head.peer = peer_;
+    x.status = kInternalError;
+    core_.note_failure(*x.job, why);
+    note_end(x);
+  }
+
   /// Reads a request and answers it. False: it was the connection's last.
-  asio::awaitable<bool> serve_one() {
-    Exchange x;
+  asio::awaitable<bool> serve_one(Exchange& x) {
     auto reader = std::make_unique<RequestReader>(core_.options.limits);
     const bool has_head = co_await read_head(*reader, x);
     if (!has_head) co_return false;
@@ -183,6 +224,7 @@ class Connection final : public ConnectionIo {
     job.slot = std::make_unique<CallSlot>(core_.n_calls);
     note_begin(x);
     bool is_done = false;
+    const detail::Finally leave_job([&] { job.is_left = true; });  // `is_done` ends here
     core_.start(x.job, [self = shared_from_this(), &is_done] {
       is_done = true;
       self->wake();
@@ -192,7 +234,6 @@ class Connection final : public ConnectionIo {
       (void)co_await wait(Clock::now() + kLong);
     }
     if (!is_done) {
-      job.is_left = true;
       note_gone(x);
       co_return;
     }
@@ -202,8 +243,8 @@ class Connection final : public ConnectionIo {
       co_await send(*reply, x);
     } else {
       const auto running = std::get<std::shared_ptr<RunningCall>>(job.result);
+      const detail::Finally leave_call([&] { core_.engine->cancel(running->leave()); });
       co_await serve_running(*running, x);
-      core_.engine->cancel(running->leave());
     }
     job.slot.reset();
   }
@@ -298,22 +339,28 @@ class Connection final : public ConnectionIo {
 
   /// A reply may be long: a worker writes it.
   asio::awaitable<void> send_reply_of(RunningCall& running, Exchange& x) {
-    bool is_done = false;
-    HttpReply reply;
-    asio::post(core_.workers, [&, self = shared_from_this()] {
+    struct Written {
+      std::shared_ptr<Job> job;
+      std::shared_ptr<ApiCall> call;
+      HttpReply reply = {};
+      bool is_done = false;
+    };
+    const auto written = std::make_shared<Written>(Written{x.job, running.shared_call()});
+    // Moved on from lambda to lambda: what they hold is destroyed on the I/O thread.
+    asio::post(core_.workers, [written, self = shared_from_this(), this]() mutable {
       core_.guard(
-          *x.job, [&] { reply = running.call().reply(); }, reply);
-      asio::post(core_.io, [&is_done, self] {
-        is_done = true;
+          *written->job, [&] { written->reply = written->call->reply(); }, written->reply);
+      asio::post(core_.io, [written = std::move(written), self = std::move(self)] {
+        written->is_done = true;
         self->wake();
       });
     });
-    while (!is_done)  // even if the client leaves: the worker uses what is here
+    while (!written->is_done)  // even if the client leaves: the call is the worker's until then
       (void)co_await wait(Clock::now() + kLong);
     if (is_gone())
       note_gone(x);
     else
-      co_await send(reply, x);
+      co_await send(written->reply, x);
   }
 
   /// The call itself is broken, or waited too long. A stream that has begun says so and ends.

@@ -6,6 +6,7 @@
 #include <lmd/serve/http/server_core.hpp>
 
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -52,7 +53,11 @@ class ConnectionIo : public ByteStreamUser, public std::enable_shared_from_this<
   void on_read(error_code error, std::size_t n_bytes) override {
     is_reading_ = false;
     if (error) has_left_ = true;
-    unparsed_.append(incoming_.data(), n_bytes);
+    try {
+      unparsed_.append(incoming_.data(), n_bytes);
+    } catch (const std::bad_alloc&) {
+      return close();
+    }
     wake();
   }
   void on_written(error_code error) override {

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -36,8 +37,12 @@ class PageGateway {
   [[nodiscard]] std::uint16_t port() const { return acceptor_.local_endpoint().port(); }
   [[nodiscard]] int n_connections() const { return static_cast<int>(sessions_.size()); }
 
-  /// Begins to take connections.
-  void start() { boost::asio::co_spawn(io_, accept(), boost::asio::detached); }
+  /// Begins to take connections. What fails for want of memory is tried again.
+  void start() {
+    boost::asio::co_spawn(io_, accept(), [this](const std::exception_ptr& failure) {
+      if (failure && acceptor_.is_open()) start();
+    });
+  }
 
   /// Ends everything that is under way.
   void stop() {

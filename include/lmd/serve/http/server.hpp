@@ -17,7 +17,6 @@
 #include <vector>
 
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <unistd.h>
 
@@ -69,7 +68,6 @@ class Server {
   /// Until a signal ended it. Returns the process's exit status.
   int run() {
     wait_for_hang_up();
-    asio::co_spawn(core_.io, accept(), asio::detached);
     watch();
     core_.io.run();
     core_.workers.join();
@@ -95,6 +93,14 @@ class Server {
         [this](RunningCall& running, const AnswerEvent& event, Clock::time_point started) {
           core_.metrics.answers().on_event(running, event, started);
         });
+  }
+
+  /// Also what failed for want of memory is tried again, with the next tick.
+  void keep_accepting() {
+    if (is_accepting_ || !acceptor_.is_open()) return;
+    is_accepting_ = true;
+    asio::co_spawn(core_.io, accept(),
+                   [this](const std::exception_ptr&) { is_accepting_ = false; });
   }
 
   asio::awaitable<void> accept() {
@@ -205,6 +211,7 @@ class Server {
   }
 
   void watch() {
+    keep_accepting();
     tick_.expires_after(kTick);
     tick_.async_wait([this](error_code error) {
       if (error) return;
@@ -325,6 +332,7 @@ class Server {
   std::unordered_map<Connection*, std::weak_ptr<Connection>> connections_;
   std::function<void()> reload_more_;
 
+  bool is_accepting_ = false;
   bool is_finished_ = false;
   int status_ = 0;
   Clock::time_point grace_end_{};

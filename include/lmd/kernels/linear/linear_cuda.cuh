@@ -46,10 +46,10 @@ template <LinearPolicy P>
 [[nodiscard]] cudaError_t linear(Cuda ctx,
                                  const BasicLinearArgs<typename P::Act>& args,
                                  const LinearWorkspace& workspace) {
+  bool is_launched = false;
   if (args.m <= kSkinnyLinearTokens) {
-    bool is_one_pass = true;
-    LMD_CUDA_RETURN_IF_ERROR(detail::is_one_pass<P>(ctx, args, &is_one_pass));
-    if (is_one_pass) return skinny_linear<P>(ctx, args);
+    LMD_CUDA_RETURN_IF_ERROR(detail::try_one_pass<P>(ctx, args, &is_launched));
+    if (is_launched) return cudaSuccess;
   }
   const bool is_rounded = args.y_f32 == nullptr && args.epilogue != LinearEpilogue::kBest;
   const int most = has_warpgroup_linear<P>() ? kWarpgroupLinearTokens : kTileLinearTokens;

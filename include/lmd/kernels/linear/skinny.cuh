@@ -261,18 +261,29 @@ template <LinearPolicy P>
   return plan_clusters<P, kSkinnyTokens>(ctx, a, tokens, room, plan);
 }
 
-/// Whether skinny_linear reads the weights once. Shapes that it refuses it would not read at all.
+/// What skinny_linear asks of a layer.
+template <Activation T>
+[[nodiscard]] bool is_skinny_layer(const BasicLinearArgs<T>& a) {
+  return a.m >= 0 && a.n > 0 && a.k > 0 && a.k % 8 == 0 && a.x_stride % 8 == 0 &&
+         (a.epilogue != LinearEpilogue::kSiluMul || a.n % 16 == 0) &&
+         (a.epilogue != LinearEpilogue::kBest || (a.best != nullptr && a.n <= kMaxVocab));
+}
+
+/// skinny_linear, where it reads the weights once.
 template <LinearPolicy P>
-[[nodiscard]] cudaError_t is_one_pass(Cuda ctx,
-                                      const BasicLinearArgs<typename P::Act>& a,
-                                      bool* is_one) {
-  *is_one = true;
-  if (a.m <= 1 || a.n <= 0 || a.k <= 0) return cudaSuccess;
-  *is_one = false;
+[[nodiscard]] cudaError_t try_one_pass(Cuda ctx,
+                                       const BasicLinearArgs<typename P::Act>& a,
+                                       bool* is_launched) {
+  *is_launched = false;
   if (a.m > kSkinnyTokens) return cudaSuccess;
-  SkinnyPlan<typename P::Act> plan;
-  LMD_CUDA_RETURN_IF_ERROR(plan_skinny<P>(ctx, a, a.m, &plan));
-  *is_one = plan.kernel != nullptr;
+  if (!is_skinny_layer(a)) return cudaErrorInvalidValue;
+  if (a.m > 0) {
+    SkinnyPlan<typename P::Act> plan;
+    LMD_CUDA_RETURN_IF_ERROR(plan_skinny<P>(ctx, a, a.m, &plan));
+    if (plan.kernel == nullptr) return cudaSuccess;
+    LMD_CUDA_RETURN_IF_ERROR(launch(ctx, plan.shape, plan.kernel, a));
+  }
+  *is_launched = true;
   return cudaSuccess;
 }
 
@@ -288,11 +299,7 @@ template <LinearPolicy P>
 /// Oracle:  linear(Host, ...)
 template <LinearPolicy P>
 [[nodiscard]] cudaError_t skinny_linear(Cuda ctx, const BasicLinearArgs<typename P::Act>& a) {
-  if (a.m < 0 || a.n <= 0 || a.k <= 0 || a.k % 8 != 0 || a.x_stride % 8 != 0 ||
-      (a.epilogue == LinearEpilogue::kSiluMul && a.n % 16 != 0) ||
-      (a.epilogue == LinearEpilogue::kBest && (a.best == nullptr || a.n > kMaxVocab))) {
-    return cudaErrorInvalidValue;
-  }
+  if (!detail::is_skinny_layer(a)) return cudaErrorInvalidValue;
   BasicLinearArgs<typename P::Act> part = a;
   for (int i = 0; i < a.m; i += part.m) {
     part.x = a.x + i * a.x_stride;

@@ -76,6 +76,17 @@ inline const CLI::App& known_subcommand(const CLI::App& app,
   throw_unknown("flag", name, names, command);
 }
 
+/// Values of this option may be left out: an empty one, as of a variable that is not set, is a mistake.
+inline void refuse_empty_value(const CLI::Option& option,
+                               const std::string& argument,
+                               const std::string* next) {
+  const bool is_optional =
+      option.get_items_expected_min() == 0 && option.get_items_expected_max() > 0;
+  const bool is_empty = argument.ends_with('=') || (next != nullptr && next->empty());
+  const std::string name = argument.substr(0, argument.find('='));
+  LMD_REQUIRE(!is_optional || !is_empty, ErrorCode::kConfig, name + " '': the value is empty");
+}
+
 [[nodiscard]] inline bool is_flag(const std::string& argument) {
   if (argument.size() < 2 || argument[0] != '-') return false;
   return std::isdigit(static_cast<unsigned char>(argument[1])) == 0 && argument[1] != '.';
@@ -99,6 +110,7 @@ inline const CLI::App& known_subcommand(const CLI::App& app,
     if (detail::is_flag(argument)) {
       if (argument.starts_with("--")) argument = with_dashes(argument);
       const CLI::Option& option = detail::known_flag(*app, argument, command);
+      detail::refuse_empty_value(option, argument, i + 1 < n ? &arguments[i + 1] : nullptr);
       const bool has_value = argument.find('=') != std::string::npos;
       if (!has_value) i += static_cast<std::size_t>(std::max(option.get_items_expected_min(), 0));
     } else if (!detail::subcommands_of(*app).empty()) {

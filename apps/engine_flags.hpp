@@ -15,6 +15,13 @@ namespace lmd::apps {
 
 namespace detail {
 
+/// LMDeploy's names of the schemes that lmd has, too.
+[[nodiscard]] inline std::string quant_policy_word(const std::string& word) {
+  if (word == "none") return "0";
+  if (word == "int8") return "8";
+  return word == "int4" ? "4" : word;
+}
+
 /// A flag that is taken for the sake of LMDeploy's command lines and can have one value only.
 inline void add_only(CLI::App& app,
                      const std::string& flag,
@@ -31,13 +38,13 @@ inline void add_only(CLI::App& app,
 
 inline void add_cache_flags(CLI::App& app, engine::EngineConfig& config) {
   const auto set_policy = [&config](const std::string& word) {
-    config.quant_policy = engine::parse_quant_policy(word);
+    config.quant_policy = engine::parse_quant_policy(quant_policy_word(word));
   };
   app.add_option_function<std::string>(
          "--quant-policy", set_policy,
          "how keys and values are kept: 0 is 16 bit, 8 and 4 are bits "
          "with a scale per token, k8v4 mixes them, 4c scales keys per "
-         "channel")
+         "channel; none, int8 and int4 are names of the first three")
       ->type_name("0|8|4|k8v4|4c")
       ->default_str("0");
   add_number(app, "--cache-max-entry-count", config.cache_max_entry_count, 0.0, 1.0,
@@ -94,6 +101,11 @@ inline void add_engine_flags(CLI::App& app, RuntimeOptions& options) {
   detail::add_only(app, "--cache-block-seq-len", "64", "pages have 64 tokens");
   detail::add_only(app, "--dp", "1", "one process runs one copy; start several");
   detail::add_only(app, "--ep", "1", "no supported model has experts");
+  app.add_option_function<std::string>(
+         "--moe-a2a-backend", [](const std::string&) {},
+         "no effect: no supported model has experts")
+      ->type_name("NAME")
+      ->group(kCompatible);
   detail::add_only(app, "--cp", "1", "a sequence is not split over GPUs");
   detail::add_only(app, "--nnodes", "1", "this backend runs in one process");
   detail::add_only(app, "--node-rank", "0", "this backend runs in one process");

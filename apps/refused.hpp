@@ -43,7 +43,7 @@ inline constexpr Refusal kRefusedFlags[] = {
     {"--server-port", "a flag of `lmd serve`"},
     {"--api-keys", "a flag of `lmd serve`"},
     {"--api-key", "a flag of `lmd serve`"},
-    {"--qos-config-path", "not part of lmd; clients take turns by their keys"},
+    {"--qos-config-path", "a flag of `lmd serve`"},
     {"--logprobs-mode", "log probabilities are always the model's own"},
     {"--role", "prefill and decode are not split over servers"},
     {"--reasoning-parser", "no supported model writes its reasoning apart"},

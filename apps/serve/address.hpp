@@ -6,11 +6,6 @@
 
 namespace lmd::apps {
 
-/// Whether only this machine reaches a server that listens there.
-[[nodiscard]] inline bool is_loopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
-}
-
 /// Where a browser on this machine finds the server: "http://127.0.0.1:6006"
 [[nodiscard]] inline std::string local_url(std::string host, int port, bool is_tls) {
   if (host == "0.0.0.0" || host == "::") host = "127.0.0.1";

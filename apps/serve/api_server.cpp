@@ -78,7 +78,7 @@ void introduce(const ApiServerOptions& o, const Runtime& runtime, int port) {
     std::fprintf(stderr, "HINT:    documentation of the API: %s/docs\n", url.c_str());
   }
   const bool is_open = o.server.api_keys.empty() && o.server.api_keys_file.empty();
-  if (is_open && !is_loopback(o.server.host)) {
+  if (is_open && (!serve::is_loopback(o.server.host) || o.has_keys_without_key)) {
     std::fprintf(
         stderr,
         "lmd: warning: everybody who reaches %s:%d is served; --api-keys KEY asks for a key\n",

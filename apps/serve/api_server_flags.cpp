@@ -66,6 +66,7 @@ void add_address_flags(CLI::App& app, ApiServerOptions& o) {
 void add_access_flags(CLI::App& app, ApiServerOptions& o) {
   add_words(app, "--api-keys,--api-key", o.server.api_keys, "KEY",
             "clients must show one of these; else everybody is served who reaches the port")
+      ->expected(0, -1)  // as in LMDeploy, where scripts leave it empty
       ->group(kAccess);
   add_text(app, "--api-keys-file", o.server.api_keys_file, "FILE",
            "the same, one a line; read again on SIGHUP")
@@ -186,6 +187,15 @@ void add_compatible_flags(CLI::App& app, ApiServerOptions& o) {
            "generation_config.json, LMDeploy's defaults, or another folder's")
       ->default_str(o.generation_config)
       ->group(kCompatible);
+  const auto check_qos = [](const std::string& path) {
+    LMD_REQUIRE(
+        path.empty(), ErrorCode::kConfig,
+        "--qos-config-path '" + path + "': not part of lmd; clients take turns by their keys");
+  };
+  app.add_option_function<std::string>("--qos-config-path", check_qos,
+                                       "only '': clients take turns by their keys")
+      ->type_name("''")
+      ->group(kCompatible);
   detail::add_only(app, "--vision-max-batch-size", "1", "images are encoded one at a time");
   detail::add_only(app, "--tool-call-parser", "internlm", "calls are found in InternLM's form");
 }
@@ -219,7 +229,13 @@ void add_api_server_flags(CLI::App& app, ApiServerOptions& options) {
   add_compatible_flags(app, options);
 }
 
+void drop_missing_key(ApiServerOptions& o) {
+  o.has_keys_without_key = o.server.api_keys == std::vector<std::string>{""};
+  if (o.has_keys_without_key) o.server.api_keys.clear();
+}
+
 void finish_options(ApiServerOptions& o) {
+  drop_missing_key(o);
   o.server.compat = o.compat == "0.5" ? serve::ApiCompat::k05 : serve::ApiCompat::k018;
   if (o.metrics_compat == "vllm") o.server.metric_names = serve::MetricNames::kVllm;
   if (o.metrics_compat == "lmdeploy") o.server.metric_names = serve::MetricNames::kLmdeploy;

@@ -25,7 +25,8 @@ struct ApiServerOptions {
   std::string log_level_file;
   bool is_log_json = false;
   bool has_ssl = false;
-  bool has_pages = true;  ///< `/`, `/docs` and what they load
+  bool has_keys_without_key = false;  ///< --api-keys stood there, and no key behind it
+  bool has_pages = true;              ///< `/`, `/docs` and what they load
   int max_n = 16;
   std::vector<std::string> media_domains;
 };
@@ -35,6 +36,9 @@ struct ApiServerOptions {
 
 /// Binds the flags to `options`, whose values of now are the defaults, but for the size of a batch.
 void add_api_server_flags(CLI::App& app, ApiServerOptions& options);
+
+/// --api-keys without a key asks for none.
+void drop_missing_key(ApiServerOptions& options);
 
 /// Puts what flags and environment say together into `options.server`.
 /// \throws Error(kConfig) for what does not go together.

@@ -50,13 +50,14 @@ void introduce(const serve::GatewayOptions& options, int port) {
   std::fprintf(stderr, "HINT:    chat in a browser: %s/\n",
                local_url(options.host, port, false).c_str());
   std::fprintf(stderr, "HINT:    it talks to %s\n", options.upstream.origin().c_str());
-  if (is_loopback(options.host)) return;
+  if (serve::is_loopback(options.host)) return;
   std::fprintf(stderr, "lmd: warning: everybody who reaches %s:%d uses %s%s\n",
                options.host.c_str(), port, options.upstream.origin().c_str(),
                options.api_key.empty() ? "" : ", with the key that was given here");
 }
 
-ExitCode run_gateway(const CLI::App& app, const ApiServerOptions& o) {
+ExitCode run_gateway(const CLI::App& app, ApiServerOptions& o) {
+  drop_missing_key(o);
   serve::GatewayOptions options{.upstream = server_url(o.model)};
   require_flags_of_page(app, options.upstream.origin());
   LMD_REQUIRE(o.server.api_keys.size() <= 1, ErrorCode::kConfig,

@@ -204,9 +204,41 @@ def lmdeploy_flags_outside_lmd_are_refused():
         refused(*arguments, says=[says])
 
 
+LMDEPLOY_SERVER = """--backend turbomind --tp 1 --session-len 4096 --max-batch-size 8 --cache-max-entry-count 0.1 --cache-block-seq-len 64
+    --enable-prefix-caching --model-format hf --rope-scaling-factor 0.0 --server-name 0.0.0.0 --server-port 0 --model-name m
+    --allow-origins * --allow-methods * --allow-headers * --allow-credentials --log-level ERROR --vision-max-batch-size 1
+    --num-tokens-per-iter 0 --max-prefill-iters 1 --max-prefill-token-num 8192 --dtype auto --dp 1 --ep 1 --cp 1 --nnodes 1
+    --node-rank 0 --communicator nccl --async 1 --language-model-only --trust-remote-code --max-concurrent-requests 64
+    --allowed-media-domains example.com --max-log-len 10 --disable-fastapi-docs --disable-metrics --tool-call-parser internlm
+    --generation-config auto --moe-a2a-backend deep_ep --qos-config-path""".split() + [""]
+
+
+@case
+def lmdeploys_command_lines_are_parsed():
+    """They come as far as a model that is not there."""
+    said = lambda *arguments: refused(*arguments, says=["no-such-model"], lines=None)
+    for policy in ("0", "4", "8", "none", "int4", "int8"):
+        said("chat", "no-such-model", "--prompt", "x", "--quant-policy", policy)
+    said("chat", "no-such-model", "--prompt", "x", "--cache-max-entry-count", "0.4", "--model-format", "awq", "--ep", "1",
+         "--moe-a2a-backend", "x")
+    refused("chat", "m", "--qos-config-path", "x", says=["--qos-config-path", "lmd serve"])
+    if "\n  serve " not in run("--help").out:
+        raise Skip("serve is not built in")
+    said("serve", "api_server", "no-such-model", *LMDEPLOY_SERVER)
+    for policy, count in (("0", "0.4"), ("4", "0.1")):  # the tutorials'
+        said("serve", "api_server", "no-such-model", "--model-format", "hf", "--quant-policy", policy, "--cache-max-entry-count",
+             count, "--server-name", "0.0.0.0", "--server-port", "0", "--tp", "1", "--api-keys", "internlm2")
+    said("serve", "api_server", "no-such-model", "--server-port", "0", "--api-keys")
+    said("serve", "api_server", "no-such-model", "--api-keys", "--server-port", "0")
+    for empty in (("--api-keys", ""), ("--api-keys=",), ("--api_key", "", "k")):
+        refused("serve", "api_server", "no-such-model", *empty, says=["--api-key", "empty"])
+    refused("serve", "api_server", "no-such-model", "--qos-config-path", "qos.json", says=["--qos-config-path 'qos.json'", "take turns"])
+    said("serve", "gradio", "no-such-model", "--cache-max-entry-count", "0.1", "--server-port", "0")
+
+
 @case
 def values_out_of_range():
-    for flag, value in [("--quant-policy", "3"), ("--quant-policy", "int4"), ("--session-len", "abc"),
+    for flag, value in [("--quant-policy", "3"), ("--quant-policy", "fp8"), ("--session-len", "abc"),
                         ("--session-len", "-1"), ("--max-batch-size", "0"), ("--cache-max-entry-count", "1.5"),
                         ("--cache-max-entry-count", "nan"), ("--threads", "1000"), ("--device", "tpu"), ("--dtype", "int8"),
                         ("--temperature", "-1"), ("--top-p", "2"), ("--max-new-tokens", "0"), ("--seed", "x")]:

@@ -105,6 +105,14 @@ def keys_names_and_compatibility():
 
 
 @case
+def a_flag_for_keys_without_one_asks_for_none_and_says_so():
+    with server("--api-keys") as (port, process, log):
+        check(request(port, "GET", "/v1/models")[0] == 200, "no key is asked for")
+        said = log.read()
+        check(said.count("lmd: warning: ") == 1 and "everybody" in said and "--api-keys KEY" in said, said)
+
+
+@case
 def an_answer_is_cancelled_when_its_client_leaves():
     with server() as (port, process, log):
         body = json.dumps(ask(max_tokens=4000, ignore_eos=True)).encode()

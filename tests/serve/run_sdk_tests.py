@@ -117,6 +117,7 @@ def description_holds():
         done = subprocess.run(
             [tool, "run", f"http://127.0.0.1:{server.port}/openapi.json", "--max-examples", n, "--seed", "1", "--no-color",
              "--checks", "not_a_server_error,status_code_conformance,response_schema_conformance,ignored_auth",
+             "--exclude-path", "/v1/embeddings",  # is described as not offered: 501 is all it says
              "--continue-on-failure", "--suppress-health-check", "all"], capture_output=True, text=True, timeout=3600, cwd=folder)
         check(done.returncode == 0, done.stdout[-4000:])
         print("       ", next(line.strip() for line in done.stdout.splitlines() if " generated, " in line))

@@ -669,10 +669,12 @@ def a_model_of_its_own(page, api):
     answer = ask_and_wait(page, "What is the capital of France?")
     check("Paris" in answer.inner_text(), answer.inner_text())
     check(re.fullmatch(r"\d+ of 8,192 tokens", page.locator(".context").inner_text()), page.locator(".context").inner_text())
-    check("tokens/s" in answer.locator(".stats").inner_text() and "≈" not in answer.inner_text(), answer.inner_text())
+    check("≈" not in answer.inner_text(), answer.inner_text())
     page.click("#create")
     answer = ask_and_wait(page, "Write a long story about a dragon.")
     check("Cut at the token limit" in answer.inner_text(), answer.inner_text())
+    # Of the short answer all tokens may reach a busy browser at once.
+    check("tokens/s" in answer.locator(".stats").inner_text(), answer.inner_text())
     before = answer.locator(".body").inner_text()
     tool(answer, "continue")
     page.wait_for_function("n => [...document.querySelectorAll('.assistant .body')].at(-1).innerText.length > n", arg=len(before))

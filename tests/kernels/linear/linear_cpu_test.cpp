@@ -73,7 +73,7 @@ template <class F>
 std::vector<int> input_sizes() {
   if (F::kGroupSize == 0) return {1, 7, 8, 31, 32, 33, 577, 1024 + 5, 2048 + 33};
   const int group = F::kGroupSize;
-  return {group, 3 * group, 1024 - group, 1024, 1024 + group, 2048 + group};
+  return {group, 3 * group, 640, 640 + group, 1024 - group, 1024, 1024 + group, 2048 + group};
 }
 
 template <class F>
@@ -142,10 +142,13 @@ void check_format() {
       for (const int n : {1, 3, 4, 5, 8, 13, 25})
         check_against_host<F>(isa, 1, n, k, LinearEpilogue::kStore);
       check_against_host<F>(isa, 7, 25, k, LinearEpilogue::kAdd);
+      check_against_host<F>(isa, 14, 25, k, LinearEpilogue::kAdd);
     }
-    for (const int n : {1, 23, 24, 25, 49})
-      check_against_host<F>(isa, 4, n, 384, LinearEpilogue::kStore);
-    check_company<F>(isa, 25, 1024 + 128, {1, 2, 3, 4, 5, 6, 7, 12, 13, 24, 25, 64});
+    for (const int n : {1, 7, 8, 9, 31, 32, 33, 65}) {
+      for (const int m : {4, 13})
+        check_against_host<F>(isa, m, n, 384, LinearEpilogue::kStore);
+    }
+    check_company<F>(isa, 33, 1024 + 128, {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 24, 25, 64});
     check_company<F>(isa, 5, 128, {1, 7, 191, 192, 193, 512});
     if (F::kGroupSize == 0) check_company<F>(isa, 5, 1024 + 5, {1, 7, 64});
   }

@@ -5,10 +5,12 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "cases/instruction_sets.hpp"
+#include "cases/random.hpp"
 #include <doctest/doctest.h>
 
 #define LMD_SIMD_BODY_ "kernels/primitive/simd_math_calls.inc"
@@ -22,17 +24,21 @@ using namespace lmd;
 struct Functions {
   void (*exp)(const float* x, int n, float* out);
   void (*store_sums)(const float* registers, float* out);
+  void (*store_eight_sums)(const float* registers, float* out);
   int lanes;
 };
 
 Functions functions_of(CpuIsa isa) {
 #if defined(__x86_64__)
   if (isa == CpuIsa::kAvx512)
-    return {&kernels::avx512::exp_of, &kernels::avx512::sums_of, simd::avx512::kLanes};
+    return {&kernels::avx512::exp_of, &kernels::avx512::sums_of, &kernels::avx512::eight_sums_of,
+            simd::avx512::kLanes};
   if (isa == CpuIsa::kAvx2)
-    return {&kernels::avx2::exp_of, &kernels::avx2::sums_of, simd::avx2::kLanes};
+    return {&kernels::avx2::exp_of, &kernels::avx2::sums_of, &kernels::avx2::eight_sums_of,
+            simd::avx2::kLanes};
 #endif
-  return {&kernels::scalar::exp_of, &kernels::scalar::sums_of, simd::scalar::kLanes};
+  return {&kernels::scalar::exp_of, &kernels::scalar::sums_of, &kernels::scalar::eight_sums_of,
+          simd::scalar::kLanes};
 }
 
 TEST_CASE("exp on registers is within 2 ulp") {
@@ -91,6 +97,19 @@ TEST_CASE("store_sums adds every register in the same order") {
     f.store_sums(registers.data(), sums);
     for (int r = 0; r < 4; ++r)
       CHECK(sums[r] == static_cast<float>((r + 1) * ((1 << f.lanes) - 1)));
+  }
+}
+
+TEST_CASE("eight sums are those of four and four registers") {
+  for (const CpuIsa isa : test::runnable_isas()) {
+    const Functions f = functions_of(isa);
+    const std::vector<float> registers = test::random_floats(8 * f.lanes, 5);
+    float at_once[8];
+    f.store_eight_sums(registers.data(), at_once);
+    float in_turn[8];
+    f.store_sums(registers.data(), in_turn);
+    f.store_sums(registers.data() + std::ptrdiff_t{4} * f.lanes, in_turn + 4);
+    CHECK(std::memcmp(at_once, in_turn, sizeof(at_once)) == 0);
   }
 }
 

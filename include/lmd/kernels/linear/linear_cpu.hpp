@@ -8,6 +8,7 @@
 #include <lmd/core/thread_pool.hpp>
 #include <lmd/kernels/linear/linear.hpp>
 #include <lmd/kernels/linear/weight_block.hpp>
+#include <lmd/kernels/primitive/partial.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -16,22 +17,23 @@ namespace lmd::kernels {
 
 /// Tiles of y that one thread works on at a time. Speed only: y does not depend on them.
 struct LinearTiling {
-  static constexpr int kPanelRows = 24;  ///< rows of w held as floats
-  static constexpr int kPanelInputs =
-      1024;                             ///< inputs of them: 96 KiB stay in the second-level cache
+  static constexpr int kColumns = 32;   ///< of a task: whole lines of y
   static constexpr int kTokens = 192;   ///< rows of x that a panel is used for
+  static constexpr int kPanelRows = 8;  ///< rows of w held as floats
+  /// Inputs of them: 20 KiB stay in the first-level cache, beside a tile's rows of x.
+  static constexpr int kPanelInputs = 640;
+  /// Inputs of w that are multiplied by a few rows of x, which stay in the first-level cache.
+  static constexpr int kFewInputs = 1024;
   static constexpr int kMaxLanes = 16;  ///< of a register of any instruction set
 };
 
 /// What a thread needs between two rows: allocated once, at its first product of m > 1.
 struct LinearScratch {
-  /// From one row of the panel to the next: a line more than its inputs, so that rows of a tile do
-  /// not meet in the same set of the first-level cache.
-  static constexpr int kStride = LinearTiling::kPanelInputs + 16;
-
-  Buffer<float> panel{std::int64_t{LinearTiling::kPanelRows} * kStride};
+  Buffer<float> panel{std::int64_t{LinearTiling::kPanelRows} * LinearTiling::kPanelInputs};
   Buffer<float> sums{std::int64_t{LinearTiling::kTokens} * LinearTiling::kPanelRows *
-                     LinearTiling::kMaxLanes};  ///< unfinished, where k > kPanelInputs
+                     LinearTiling::kMaxLanes};  ///< unfinished, where k takes more than one part
+  Buffer<float> outputs{std::int64_t{LinearTiling::kTokens} *
+                        LinearTiling::kColumns};  ///< of a task, before bias and epilogue
 
   static LinearScratch& of_this_thread() {
     static thread_local LinearScratch scratch;
@@ -42,6 +44,8 @@ struct LinearScratch {
 }  // namespace lmd::kernels
 
 #define LMD_SIMD_BODY_ <lmd/kernels/linear/linear_row.inc>
+#include <lmd/kernels/primitive/for_each_isa.inc>
+#define LMD_SIMD_BODY_ <lmd/kernels/linear/linear_few.inc>
 #include <lmd/kernels/primitive/for_each_isa.inc>
 #define LMD_SIMD_BODY_ <lmd/kernels/linear/linear_cpu.inc>
 #include <lmd/kernels/primitive/for_each_isa.inc>

@@ -16,9 +16,12 @@ namespace lmd::kernels {
 struct AttentionScratch {
   struct Scheduled {
     AttendItem item;
-    int counter = -1;  ///< of spans_left; -1: the item covers all of its spans
+    int counter = -1;       ///< of spans_left; -1: the item covers all of its spans
+    bool prepares = false;  ///< whether the item comes first to its KV head of a lone segment
   };
   std::vector<PrefillAttnArgs> segments;
+  std::vector<char> is_alone;  ///< [segments] whether no other segment reads what this one appends
+  std::vector<int> early;      ///< segments that are appended before any item is computed
   std::vector<Scheduled> items;
   std::vector<int> spans_left;  ///< of the items that are cut by spans; who takes it to 0 merges
   Buffer<float> states;         ///< of all spans of those items
@@ -84,12 +87,15 @@ struct AttendCut {
   return cut;
 }
 
+/// Whether one item has all rows and spans of a KV head of a segment.
+[[nodiscard]] inline bool is_whole(const PrefillAttnArgs& s, const AttendCut& cut) {
+  return count_rows(s) <= cut.rows && !is_cut_by_spans(s, cut);
+}
+
 /// Appends the items of one KV head of a segment. `states` is where those of its spans go.
-inline void push_items(const PrefillAttnArgs& s,
-                       int kvh,
-                       const AttendCut& cut,
-                       float* states,
-                       AttentionScratch& scratch) {
+inline void push_items(
+    std::size_t segment, int kvh, const AttendCut& cut, float* states, AttentionScratch& scratch) {
+  const PrefillAttnArgs& s = scratch.segments[segment];
   const int rows = count_rows(s);
   const int spans = count_spans(s);
   AttendItem item{.segment = &s, .kvh = kvh};
@@ -97,7 +103,8 @@ inline void push_items(const PrefillAttnArgs& s,
     item.span_end = spans;
     for (; item.row_end < rows; item.row_begin = item.row_end) {
       item.row_end = std::min(rows, item.row_begin + cut.rows);
-      scratch.items.push_back({item, -1});
+      scratch.items.push_back(
+          {.item = item, .prepares = scratch.is_alone[segment] != 0 && is_whole(s, cut)});
     }
     return;
   }
@@ -107,7 +114,7 @@ inline void push_items(const PrefillAttnArgs& s,
   scratch.spans_left.push_back(ceil_div(spans, cut.spans));
   for (; item.span_end < spans; item.span_begin = item.span_end) {
     item.span_end = std::min(spans, item.span_begin + cut.spans);
-    scratch.items.push_back({item, counter});
+    scratch.items.push_back({.item = item, .counter = counter});
   }
 }
 
@@ -127,22 +134,28 @@ inline void schedule_items(const AttendCut& cut, int head_dim, AttentionScratch&
   for (std::size_t i = scratch.segments.size(); i-- > 0;) {
     const PrefillAttnArgs& s = scratch.segments[i];
     for (int kvh = 0; kvh < s.kv_heads; ++kvh) {
-      push_items(s, kvh, cut, states, scratch);
+      push_items(i, kvh, cut, states, scratch);
       states += state_floats(s);
     }
   }
 }
 
-}  // namespace detail
+/// Decides how scratch.segments are cut into items, and lists those.
+inline AttendCut cut_segments(ThreadPool* pool, int head_dim, AttentionScratch& scratch) {
+  const AttendCut cut = choose_cut(scratch.segments, head_dim, pool == nullptr ? 1 : pool->size());
+  schedule_items(cut, head_dim, scratch);
+  return cut;
+}
 
-/// Attention of all of scratch.segments in one parallel region. Everything is allocated before it.
-inline void attend_segments(ThreadPool* pool,
-                            const AttendFunctions& functions,
-                            int head_dim,
-                            AttentionScratch& scratch) {
-  const int threads = pool == nullptr ? 1 : pool->size();
-  const detail::AttendCut cut = detail::choose_cut(scratch.segments, head_dim, threads);
-  detail::schedule_items(cut, head_dim, scratch);
+/// Computes the items in one parallel region. Everything is allocated before it. `prepare(item)` is
+/// called before an item that prepares.
+template <class F>
+void attend_items(ThreadPool* pool,
+                  const AttendFunctions& functions,
+                  int head_dim,
+                  const AttendCut& cut,
+                  AttentionScratch& scratch,
+                  F&& prepare) {
   const std::int64_t thread_floats = AttendScratch(head_dim, nullptr).floats;
   float* memory = AttentionScratch::at_least(scratch.threads, cut.threads * thread_floats);
   const int n = static_cast<int>(scratch.items.size());
@@ -152,6 +165,7 @@ inline void attend_segments(ThreadPool* pool,
     for (int i = next.fetch_add(1); i < n; i = next.fetch_add(1)) {
       AttendItem item = scratch.items[i].item;
       item.scratch = memory + place * thread_floats;
+      if (scratch.items[i].prepares) prepare(item);
       functions.attend(item);
       const int counter = scratch.items[i].counter;
       if (counter < 0) continue;
@@ -164,6 +178,18 @@ inline void attend_segments(ThreadPool* pool,
   } else {
     pool->run(cut.threads, work);
   }
+}
+
+}  // namespace detail
+
+/// Attention of all of scratch.segments, whose keys and values are in the cache.
+inline void attend_segments(ThreadPool* pool,
+                            const AttendFunctions& functions,
+                            int head_dim,
+                            AttentionScratch& scratch) {
+  scratch.is_alone.assign(scratch.segments.size(), 0);
+  const detail::AttendCut cut = detail::cut_segments(pool, head_dim, scratch);
+  detail::attend_items(pool, functions, head_dim, cut, scratch, [](const AttendItem&) {});
 }
 
 }  // namespace lmd::kernels

@@ -43,6 +43,7 @@ inline void cut_chunks(const AttentionStepArgs& a, int head_dim, AttentionScratc
   }
   Half* staged = AttentionScratch::at_least(scratch.staged, 2 * staged_pages * page_halves);
   scratch.segments.clear();
+  scratch.is_alone.clear();
   for (int c = 0; c < a.n_chunks; ++c) {
     const SequenceChunk& chunk = a.chunks[c];
     int n = 0;
@@ -65,6 +66,7 @@ inline void cut_chunks(const AttentionStepArgs& a, int head_dim, AttentionScratc
                                   .n = n,
                                   .heads = a.heads,
                                   .kv_heads = a.kv_heads});
+      scratch.is_alone.push_back(n == chunk.n ? 1 : 0);
     }
   }
 }
@@ -96,21 +98,29 @@ inline void append_and_seal(const AttentionStepArgs& a,
           .values = kv.open_values + head});
 }
 
-/// Two parallel regions: append and seal everything, then attend; both shrink to the calling thread
-/// when there is little to do.
+/// A sequence that brings its tokens to one page, as all do that decode, appends on the thread that then
+/// attends: its keys are at hand, and no other thread waits. What other segments bring is appended and
+/// sealed before any of them attends. Regions shrink to the calling thread when there is little to do.
 inline void run_attention_step(Cpu ctx, const AttentionStepArgs& a, const StepFunctions& f) {
   AttentionScratch& scratch = AttentionScratch::of_this_thread();
   cut_chunks(a, f.head_dim, scratch);
+  const AttendCut cut = cut_segments(ctx.pool, f.head_dim, scratch);
+  scratch.early.clear();
   std::int64_t elements = 0;
-  for (const PrefillAttnArgs& s : scratch.segments) {
+  for (std::size_t i = 0; i < scratch.segments.size(); ++i) {
+    const PrefillAttnArgs& s = scratch.segments[i];
+    if (scratch.is_alone[i] != 0 && is_whole(s, cut)) continue;
+    scratch.early.push_back(static_cast<int>(i));
     const bool is_sealed = (s.position + s.n) % cache::kPageTokens == 0;
     elements += s.q_stride * (is_sealed ? cache::kPageTokens : s.n);
   }
-  const int tasks = static_cast<int>(scratch.segments.size()) * a.kv_heads;
+  const int tasks = static_cast<int>(scratch.early.size()) * a.kv_heads;
   parallel_tasks(elements < kSmallAppend ? nullptr : ctx.pool, tasks, [&](int task) {
-    append_and_seal(a, f, scratch.segments[task / a.kv_heads], task % a.kv_heads);
+    const int segment = scratch.early[task / a.kv_heads];
+    append_and_seal(a, f, scratch.segments[segment], task % a.kv_heads);
   });
-  attend_segments(ctx.pool, f.attend, f.head_dim, scratch);
+  attend_items(ctx.pool, f.attend, f.head_dim, cut, scratch,
+               [&](const AttendItem& item) { append_and_seal(a, f, *item.segment, item.kvh); });
   const std::size_t page_bytes =
       sizeof(Half) * static_cast<std::size_t>(a.kv_heads) * cache::kPageTokens * f.head_dim;
   std::size_t last = 0;

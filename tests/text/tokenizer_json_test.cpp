@@ -84,6 +84,8 @@ TEST_CASE("what cannot be written is refused") {
   CHECK(contains(write({.tokens = twice, .merges = {}, .special_ids = {}}), "token 2 \"a\""));
   CHECK(contains(write({.tokens = broken, .merges = {}, .special_ids = {}}), "token 1 is not"));
   CHECK(contains(write({.tokens = broken, .merges = {}, .special_ids = far}), "id 2"));
+  const std::vector<int> last = {1};
+  CHECK(contains(write({.tokens = broken, .merges = {}, .special_ids = last}), "token 1 is not"));
 }
 
 TEST_CASE("merges as pairs, ids in any order and with gaps") {

@@ -104,7 +104,10 @@ namespace detail {
     LMD_REQUIRE(id >= 0 && id < static_cast<int>(content.tokens.size()), ErrorCode::kFormat,
                 "tokenizer: special token id " + std::to_string(id) + ", the vocabulary has " +
                     std::to_string(content.tokens.size()) + " tokens");
-    return content.tokens[static_cast<std::size_t>(id)];
+    const std::string& text = content.tokens[static_cast<std::size_t>(id)];
+    LMD_REQUIRE(detail::is_utf8(text), ErrorCode::kFormat,
+                "tokenizer: token " + std::to_string(id) + " is not UTF-8");
+    return text;
   };
   Json added = Json::array();
   for (const int id : content.special_ids) {

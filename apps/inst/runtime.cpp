@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "../runtime.hpp"
 
+#include <lmd/core/file.hpp>
 #include <lmd/engine/arrange.hpp>
 #include <lmd/engine/make_ops.hpp>
 #include <lmd/kernels/attention/step_cpu_extern.hpp>
@@ -264,7 +265,7 @@ Runtime load_model(const std::string& folder,
            model::read_weight_shapes(folder, r.config.model, r.config.quantization));
   clock.note("plan");
   const bool has_tokenizer =
-      is_file(folder + "/tokenizer.json") || is_file(folder + "/tokenizer.model");
+      is_there(folder + "/tokenizer.json") || is_there(folder + "/tokenizer.model");
   if (has_tokenizer || options.needs_tokenizer) r.tokenizer = text::load_tokenizer(folder);
   r.chat_template = choose_template(r, options);
   r.threads = make_threads(options);

@@ -316,6 +316,25 @@ def damaged_weights():
 
 
 @case
+def files_that_are_none():
+    with model_copy() as folder:
+        for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json"):
+            path = folder / name
+            before = path.readlink()
+            path.unlink()
+            path.mkdir()
+            refused("chat", folder, "--prompt", "x", says=[name, "not a regular file"])
+            path.rmdir()
+            os.mkfifo(path)
+            refused("chat", folder, "--prompt", "x", says=[name, "not a regular file"])
+            path.unlink()
+            path.symlink_to(name)
+            refused("chat", folder, "--prompt", "x", says=[name, "symbolic links"])
+            path.unlink()
+            path.symlink_to(before)
+
+
+@case
 def damaged_tokenizer():
     with model_copy() as folder:
         for text in (b"", b"{}", b'{"model": {"type": "Unigram"}}', b"[" * 1000):

@@ -7,6 +7,7 @@
 #include <string>
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 namespace {
 
@@ -94,6 +95,16 @@ TEST_CASE("what cannot be read is named") {
   CHECK_THROWS_WITH_AS(lmd::File(folder.path.string()),
                        (folder.path.string() + ": not a regular file").c_str(), lmd::Error);
   CHECK_THROWS_AS(lmd::NewFile("/nowhere/x"), lmd::Error);
+}
+
+TEST_CASE("what is no file is refused at once") {
+  const TemporaryFolder folder;
+  const std::string pipe = (folder.path / "pipe").string();
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);  // opening it would wait for a writer
+  CHECK_THROWS_WITH_AS(lmd::File{pipe}, (pipe + ": not a regular file").c_str(), lmd::Error);
+  CHECK(lmd::is_there(pipe));
+  CHECK_FALSE(lmd::is_there(pipe + "s"));
+  CHECK_FALSE(lmd::is_there("/dev/null/x"));
 }
 
 TEST_CASE("a text file larger than allowed is refused before it is read") {

@@ -18,13 +18,20 @@
 
 namespace lmd {
 
+/// Whether something has this name. What cannot be looked at counts: opening it says why.
+[[nodiscard]] inline bool is_there(const std::string& path) {
+  struct stat st {};
+  return ::stat(path.c_str(), &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
 /// An open file of known size. It is read, never mapped: reading a file that another process cuts
 /// short is an error here, and would be SIGBUS under a map.
 class File {
  public:
   /// \throws Error(kIo) when `path` cannot be opened or is not a regular file.
   explicit File(std::string path) : path_(std::move(path)) {
-    fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    // Without O_NONBLOCK, opening a pipe waits for somebody who writes.
+    fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     LMD_REQUIRE(fd_ >= 0, ErrorCode::kIo, path_ + ": " + std::strerror(errno));
     struct stat st {};
     const bool is_file = ::fstat(fd_, &st) == 0 && S_ISREG(st.st_mode);

@@ -157,14 +157,16 @@ inline json::Json cast_config(const std::string& folder, DType dtype) {
 /// Tokenizer and other small files go along; weights in any form do not.
 inline void copy_small_files(const std::string& from, const std::string& to) {
   constexpr std::string_view kKept[] = {".json", ".model", ".txt", ".jinja", ".py", ".md"};
-  for (const auto& entry : std::filesystem::directory_iterator(from)) {
+  std::error_code error;
+  const std::filesystem::directory_iterator entries(from, error);
+  LMD_REQUIRE(!error, ErrorCode::kIo, from + ": " + error.message());
+  for (const auto& entry : entries) {
     const std::string name = entry.path().filename().string();
     const std::string extension = entry.path().extension().string();
     const bool is_kept =
         std::find(std::begin(kKept), std::end(kKept), extension) != std::end(kKept);
-    if (!entry.is_regular_file() || !is_kept || name == "config.json") continue;
+    if (!entry.is_regular_file(error) || !is_kept || name == "config.json") continue;
     if (name.ends_with(".index.json")) continue;
-    std::error_code error;
     std::filesystem::copy_file(entry.path(), to + "/" + name, error);
     LMD_REQUIRE(!error, ErrorCode::kIo, to + "/" + shown_name(name) + ": " + error.message());
   }

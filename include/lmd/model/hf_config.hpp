@@ -5,11 +5,11 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/core/file.hpp>
 #include <lmd/json/json.hpp>
 #include <lmd/model/config.hpp>
 
 #include <algorithm>
-#include <filesystem>
 #include <initializer_list>
 #include <map>
 #include <string>
@@ -278,7 +278,7 @@ inline std::string read_torch_dtype(const json::Object& config) {
   config.quantization =
       detail::read_quantization(decoder.has("quantization_config") ? decoder : top);
   const std::string generation_path = folder + "/generation_config.json";
-  if (std::filesystem::exists(generation_path)) {
+  if (is_there(generation_path)) {
     const json::Json generation = json::parse_file(generation_path, kMaxBytes);
     detail::append_eos(json::Object(generation, generation_path), config.model.vocab_size,
                        config.model.eos_ids);

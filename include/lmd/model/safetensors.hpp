@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -166,13 +165,13 @@ class SafetensorsModel {
   explicit SafetensorsModel(const std::string& folder) : folder_(folder) {
     const std::string single = folder + "/model.safetensors";
     const std::string index = folder + "/model.safetensors.index.json";
-    if (std::filesystem::exists(single)) {
+    if (is_there(single)) {
       files_.push_back(std::make_unique<SafetensorsFile>(single));
       for (const auto& [name, entry] : files_[0]->tensors())
         refs_.emplace(name, TensorRef{files_[0].get(), &entry, name});
       return;
     }
-    LMD_REQUIRE(std::filesystem::exists(index), ErrorCode::kIo,
+    LMD_REQUIRE(is_there(index), ErrorCode::kIo,
                 folder + ": no weights: neither model.safetensors nor " +
                     "model.safetensors.index.json is there");
     read_index(index);
@@ -213,7 +212,7 @@ class SafetensorsModel {
                   where + " is " + json::shown(value) + ", expected a file of the same folder");
       const SafetensorsFile*& file = open[shard];
       if (file == nullptr) {
-        LMD_REQUIRE(std::filesystem::is_regular_file(folder_ + "/" + shard), ErrorCode::kIo,
+        LMD_REQUIRE(is_there(folder_ + "/" + shard), ErrorCode::kIo,
                     where + " is in " + shown_name(shard) + ", which is not there");
         files_.push_back(std::make_unique<SafetensorsFile>(folder_ + "/" + shard));
         file = files_.back().get();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/core/file.hpp>
 #include <lmd/core/shown_name.hpp>
 #include <lmd/json/json.hpp>
 #include <lmd/text/bpe.hpp>
@@ -20,8 +21,6 @@
 #include <utility>
 #include <vector>
 
-#include <sys/stat.h>
-
 namespace lmd::text {
 
 /// The part of tokenizer_config.json that matters here.
@@ -35,11 +34,6 @@ struct TokenizerConfig {
 };
 
 namespace detail {
-
-[[nodiscard]] inline bool is_file(const std::string& path) {
-  struct stat st {};
-  return ::stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode);
-}
 
 /// A token that may be given as text or as an object with `content`.
 [[nodiscard]] inline std::string token_text(const json::Object& node, const char* key) {
@@ -118,7 +112,7 @@ inline void put_tokens(const std::vector<AddedToken>& added, std::vector<AddedTo
     traits.added.push_back({.id = id, .content = std::string(model.pieces[id])});
   }
   const std::string added_path = folder + "/added_tokens.json";
-  const bool has_added = is_file(added_path);
+  const bool has_added = is_there(added_path);
   if (!has_added && config.added.empty()) {
     for (AddedToken& token : internlm2_tokens(model))
       traits.added.push_back(std::move(token));
@@ -159,7 +153,7 @@ inline void put_tokens(const std::vector<AddedToken>& added, std::vector<AddedTo
 [[nodiscard]] inline TokenizerConfig read_tokenizer_config(const std::string& folder) {
   const std::string path = folder + "/tokenizer_config.json";
   TokenizerConfig config;
-  if (!detail::is_file(path)) return config;
+  if (!is_there(path)) return config;
   const json::Json root = json::parse_file(path);
   const json::Object node(root, path);
   config.is_present = true;
@@ -187,8 +181,8 @@ inline void put_tokens(const std::vector<AddedToken>& added, std::vector<AddedTo
 /// \throws Error(kIo) when there is neither file, Error(kFormat) naming file and cause.
 [[nodiscard]] inline std::unique_ptr<Tokenizer> load_tokenizer(const std::string& folder) {
   const std::string json_path = folder + "/tokenizer.json";
-  const bool has_model = detail::is_file(folder + "/tokenizer.model");
-  const bool has_json = detail::is_file(json_path);
+  const bool has_model = is_there(folder + "/tokenizer.model");
+  const bool has_json = is_there(json_path);
   LMD_REQUIRE(has_model || has_json, ErrorCode::kIo,
               folder + ": has neither tokenizer.json nor tokenizer.model");
   const TokenizerConfig config = read_tokenizer_config(folder);

@@ -36,6 +36,21 @@ inline void add_only(CLI::App& app,
       ->group("For LMDeploy's command lines");
 }
 
+inline void add_rope_scaling(CLI::App& app, double& factor) {
+  const std::string flag = "--rope-scaling-factor";
+  const auto parse = [&factor, flag](const std::string& text) {
+    factor = parse_number(flag, text, 0.0, 10000.0);
+    LMD_REQUIRE(factor == 0.0 || factor >= 1.0, ErrorCode::kConfig,
+                flag + " '" + text + "': must be 0 or a number from 1 to 10000");
+  };
+  app.add_option_function<std::string>(
+         flag, parse,
+         "over 1: dynamic NTK scaling by it beyond the trained length; 1: none; 0: as config.json "
+         "says")
+      ->type_name("X")
+      ->default_str(shortest_text(factor));
+}
+
 inline void add_cache_flags(CLI::App& app, engine::EngineConfig& config) {
   const auto set_policy = [&config](const std::string& word) {
     config.quant_policy = engine::parse_quant_policy(quant_policy_word(word));
@@ -93,8 +108,7 @@ inline void add_engine_flags(CLI::App& app, RuntimeOptions& options) {
               "threads; 0: as many as this process may use");
   add_choice(app, "--model-format", options.model_format, {"hf", "awq"},
              "what the weights must be; read from the files if not given");
-  add_number(app, "--rope-scaling-factor", options.rope_scaling_factor, 0.0, 10000.0,
-             "over 1: dynamic NTK scaling by it beyond the trained length; 0: as config.json says");
+  detail::add_rope_scaling(app, options.rope_scaling_factor);
   constexpr const char* kCompatible = "For LMDeploy's command lines";
   detail::add_only(app, "--backend", "turbomind", "lmd has one engine");
   detail::add_only(app, "--tp", "1", "this backend runs in one process");

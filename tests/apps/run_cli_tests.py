@@ -241,7 +241,8 @@ def values_out_of_range():
     for flag, value in [("--quant-policy", "3"), ("--quant-policy", "fp8"), ("--session-len", "abc"),
                         ("--session-len", "-1"), ("--max-batch-size", "0"), ("--cache-max-entry-count", "1.5"),
                         ("--cache-max-entry-count", "nan"), ("--threads", "1000"), ("--device", "tpu"), ("--dtype", "int8"),
-                        ("--temperature", "-1"), ("--top-p", "2"), ("--max-new-tokens", "0"), ("--seed", "x")]:
+                        ("--temperature", "-1"), ("--top-p", "2"), ("--max-new-tokens", "0"), ("--seed", "x"),
+                        ("--rope-scaling-factor", "0.5")]:
         refused("chat", "m", flag, value, says=[flag, value])
     for value in ("24", "24 G", "24g", "24Gb", "-1G", "0G", "G", "nanG", "1e3G", "1P", "9999999T"):
         refused("chat", "m", f"--gpu-memory-limit={value}", says=["--gpu-memory-limit", f"'{value}'", "24G", "24GiB"])

@@ -1,5 +1,6 @@
 /// \file  Attention on the Cpu: decode over sealed pages and prefill of a prompt, every KV scheme.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/kernels/attention/step_cpu.hpp>
 #include <lmd/quant/kv_formats.hpp>
 

@@ -1,6 +1,7 @@
 /// \file  Linear on the Cpu backend: one token against the read bandwidth, many against the peak of
 ///        multiply-adds. Shapes of SmolLM2-135M and InternLM2.5-7B.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/kernels/linear/linear_cpu.hpp>
 
 #include <cstdio>

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "../../apps/inst/save_checkpoint.hpp"
 
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/model/hf_config.hpp>
 #include <lmd/model/load_weights.hpp>
 

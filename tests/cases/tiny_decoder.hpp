@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/engine/make_ops.hpp>
 #include <lmd/kernels/attention/step_cpu_extern.hpp>
 #include <lmd/kernels/linear/linear_cpu_extern.hpp>

@@ -24,6 +24,44 @@ TEST_CASE("run calls each task once and waits for all") {
   }
 }
 
+namespace {
+
+/// Threads of somebody else's: here those of the standard library, started anew for each run.
+class OwnThreads final : public lmd::TaskRunner {
+ public:
+  OwnThreads() : TaskRunner(3) {}
+  int n_runs = 0;
+
+ private:
+  void run_on_threads(int n, Job job, void* context) override {
+    ++n_runs;
+    std::vector<std::thread> threads;
+    for (int task = 1; task < n; ++task)
+      threads.emplace_back(job, context, task);
+    job(context, 0);
+    for (std::thread& thread : threads)
+      thread.join();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("threads of one's own run what kernels split") {
+  OwnThreads own;
+  std::vector<int> calls(40, 0);
+  lmd::parallel_ranges(&own, 40, 7, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      ++calls[static_cast<std::size_t>(i)];
+  });
+  lmd::parallel_tasks(&own, 40, [&](int task) { ++calls[static_cast<std::size_t>(task)]; });
+  for (const int count : calls)
+    CHECK(count == 2);
+  CHECK(own.n_runs == 2);
+  lmd::parallel_tasks(&own, 1, [&](int) { ++calls[0]; });
+  CHECK(calls[0] == 3);
+  CHECK(own.n_runs == 2);  // one task is the caller's
+}
+
 TEST_CASE("runs follow each other without a task lost or done twice") {
   lmd::ThreadPool pool(4);
   std::int64_t sum = 0;

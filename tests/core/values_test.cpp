@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <doctest/doctest.h>
+#include <stdlib.h>
 
 static_assert(lmd::ceil_div(0, 4) == 0 && lmd::ceil_div(1, 4) == 1 && lmd::ceil_div(4, 4) == 1);
 static_assert(lmd::ceil_div(5, 4) == 2 && lmd::round_up(5, 4) == 8 && lmd::round_up(8, 4) == 8);
@@ -76,7 +77,20 @@ TEST_CASE("instruction sets are ordered and named") {
   CHECK(lmd::CpuIsa::kScalar < lmd::CpuIsa::kAvx2);
   CHECK(lmd::CpuIsa::kAvx2 < lmd::CpuIsa::kAvx512);
   CHECK(std::string(lmd::to_string(lmd::CpuIsa::kAvx2)) == "avx2");
-  CHECK(lmd::cpu_isa_from_name("avx512") == lmd::CpuIsa::kAvx512);
-  CHECK(!lmd::cpu_isa_from_name("avx"));
   CHECK(lmd::best_cpu_isa() <= lmd::CpuIsa::kAvx512);
+}
+
+TEST_CASE("the environment bounds the instruction set") {
+  const char* const before = std::getenv("LMD_MAX_CPU_ISA");
+  const std::string kept = before == nullptr ? "" : before;
+  for (const lmd::CpuIsa isa : {lmd::CpuIsa::kScalar, lmd::CpuIsa::kAvx2, lmd::CpuIsa::kAvx512}) {
+    ::setenv("LMD_MAX_CPU_ISA", lmd::to_string(isa), 1);
+    CHECK(lmd::detail::allowed_cpu_isa() == isa);
+  }
+  ::setenv("LMD_MAX_CPU_ISA", "", 1);
+  CHECK(lmd::detail::allowed_cpu_isa() == lmd::CpuIsa::kAvx512);
+  ::setenv("LMD_MAX_CPU_ISA", "avx", 1);
+  CHECK_THROWS_WITH_AS((void)lmd::detail::allowed_cpu_isa(),
+                       "LMD_MAX_CPU_ISA must be scalar, avx2 or avx512, not avx", lmd::Error);
+  ::setenv("LMD_MAX_CPU_ISA", kept.c_str(), 1);
 }

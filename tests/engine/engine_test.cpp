@@ -1,5 +1,6 @@
 /// \file  The engine: answers do not depend on how they are computed, and every end is reported once.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/engine/engine.hpp>
 
 #include <map>

@@ -4,7 +4,7 @@
 
 namespace lmd {
 
-class ThreadPool;
+class TaskRunner;
 
 /// Readable reference backend, and the oracle of every other one. Runs on the calling thread.
 struct Host {
@@ -15,7 +15,7 @@ struct Host {
 /// instruction set; which one runs is decided once, at load, so no build flag is needed.
 struct Cpu {
   using Result = void;
-  ThreadPool* pool = nullptr;
+  TaskRunner* pool = nullptr;
 };
 
 }  // namespace lmd

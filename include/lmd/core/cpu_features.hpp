@@ -4,11 +4,9 @@
 
 #include <lmd/core/error.hpp>
 
-#include <algorithm>
 #include <cstdlib>
-#include <optional>
+#include <cstring>
 #include <string>
-#include <string_view>
 
 #if defined(__x86_64__)
 #  include <cpuid.h>
@@ -25,13 +23,6 @@ enum class CpuIsa {
 
 [[nodiscard]] inline const char* to_string(CpuIsa isa) {
   return isa == CpuIsa::kAvx512 ? "avx512" : isa == CpuIsa::kAvx2 ? "avx2" : "scalar";
-}
-
-[[nodiscard]] inline std::optional<CpuIsa> cpu_isa_from_name(std::string_view name) {
-  for (const CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
-    if (name == to_string(isa)) return isa;
-  }
-  return std::nullopt;
 }
 
 namespace detail {
@@ -56,10 +47,11 @@ namespace detail {
 [[nodiscard]] inline CpuIsa allowed_cpu_isa() {
   const char* name = std::getenv("LMD_MAX_CPU_ISA");
   if (name == nullptr || *name == '\0') return CpuIsa::kAvx512;
-  const std::optional<CpuIsa> isa = cpu_isa_from_name(name);
-  LMD_REQUIRE(isa.has_value(), ErrorCode::kConfig,
+  for (const CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+    if (std::strcmp(name, to_string(isa)) == 0) return isa;
+  }
+  throw Error(ErrorCode::kConfig,
               "LMD_MAX_CPU_ISA must be scalar, avx2 or avx512, not " + std::string(name));
-  return *isa;
 }
 
 }  // namespace detail
@@ -70,7 +62,11 @@ namespace detail {
 /// 20 us on an EPYC (2026-11-22).
 /// \throws Error(kConfig) where the variable holds another name.
 [[nodiscard]] inline CpuIsa best_cpu_isa() {
-  static const CpuIsa best = std::min(detail::query_cpu_isa(), detail::allowed_cpu_isa());
+  static const CpuIsa best = [] {
+    const CpuIsa allowed = detail::allowed_cpu_isa();
+    const CpuIsa found = detail::query_cpu_isa();
+    return found < allowed ? found : allowed;
+  }();
   return best;
 }
 

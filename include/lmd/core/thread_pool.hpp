@@ -3,13 +3,12 @@
 #pragma once
 
 #include <lmd/core/error.hpp>
+#include <lmd/core/task_runner.hpp>
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <string>
 #include <thread>
-#include <type_traits>
 #include <vector>
 
 namespace lmd {
@@ -18,16 +17,15 @@ namespace lmd {
 /// with it, takes what others have not begun: a thread that the system has suspended, or that has not
 /// woken up yet, holds up at most the task that it is in. Workers spin for about 50 us after their
 /// last work and then sleep, so that neither a decode step pays for wake-ups nor an idle engine for
-/// spinning. One thread may call `run` at a time.
-class ThreadPool {
+/// spinning. One thread may call `run` at a time. A thread's share are neighbours.
+class ThreadPool final : public TaskRunner {
  public:
   /// \throws Error(kConfig) unless 1 <= threads <= 256.
-  explicit ThreadPool(int threads) : shares_(static_cast<std::size_t>(checked(threads))) {
+  explicit ThreadPool(int threads)
+      : TaskRunner(checked(threads)), shares_(static_cast<std::size_t>(threads)) {
     for (int i = 1; i < threads; ++i)
       workers_.emplace_back([this, i] { work(i); });
   }
-  ThreadPool(const ThreadPool&) = delete;
-  ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool() {
     stop_ = true;
     wakes_.fetch_add(1);
@@ -36,25 +34,13 @@ class ThreadPool {
       t.join();
   }
 
-  [[nodiscard]] int size() const { return static_cast<int>(shares_.size()); }
-
-  /// Calls `f(task)` once for every task in [0, n) and returns when all are done. A thread's share
-  /// are neighbours; which thread gets which task is left to chance. `f` must not throw.
-  template <class F>
-  void run(int n, F&& f) {
-    if (workers_.empty() || n <= 1) {
-      for (int task = 0; task < n; ++task)
-        f(task);
-      return;
-    }
-    const Job job = [](void* context, int task) {
-      (*static_cast<std::remove_reference_t<F>*>(context))(task);
-    };
+ private:
+  void run_on_threads(int n, Job job, void* context) override {
     ++epoch_;
     for (int i = size(); i-- > 0;) {
       Share& share = shares_[static_cast<std::size_t>(i)];
       share.job.store(job, std::memory_order_relaxed);
-      share.context.store(&f, std::memory_order_relaxed);
+      share.context.store(context, std::memory_order_relaxed);
       const int end = border(n, i + 1);
       share.end.store(end, std::memory_order_relaxed);
       const auto left = static_cast<std::uint64_t>(end - border(n, i));
@@ -75,9 +61,6 @@ class ThreadPool {
       }
     }
   }
-
- private:
-  using Job = void (*)(void*, int);
 
   /// One line of the cache: a worker learns of its work by one miss.
   struct alignas(64) Share {
@@ -173,34 +156,5 @@ class ThreadPool {
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
 };
-
-/// Splits [0, n) into a few contiguous ranges per thread, with borders at multiples of `step`, and
-/// calls `f(begin, end)` for each. A null pool means the calling thread.
-template <class F>
-void parallel_ranges(ThreadPool* pool, std::int64_t n, std::int64_t step, F&& f) {
-  constexpr std::int64_t kRangesPerThread = 4;
-  const std::int64_t steps = (n + step - 1) / step;
-  const int threads = pool == nullptr ? 1 : pool->size();
-  if (threads == 1 || steps <= 1) {
-    if (n > 0) f(std::int64_t{0}, n);
-    return;
-  }
-  const std::int64_t ranges = std::min(steps, threads * kRangesPerThread);
-  pool->run(static_cast<int>(ranges), [&](int i) {
-    f(steps * i / ranges * step, std::min(n, steps * (i + 1) / ranges * step));
-  });
-}
-
-/// Calls `f(task)` for every task in [0, n), handed out one by one as threads become free. A null
-/// pool means the calling thread.
-template <class F>
-void parallel_tasks(ThreadPool* pool, int n, F&& f) {
-  if (pool != nullptr) {
-    pool->run(n, f);
-    return;
-  }
-  for (int task = 0; task < n; ++task)
-    f(task);
-}
 
 }  // namespace lmd

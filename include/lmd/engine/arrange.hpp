@@ -2,14 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <lmd/core/thread_pool.hpp>
+#include <lmd/core/task_runner.hpp>
 #include <lmd/model/weights.hpp>
 #include <lmd/quant/weight_layout.hpp>
 
 namespace lmd::engine {
 
 /// PlainOrder -> PairedOrder, in place. Only 4-bit codes move.
-inline void arrange_for_cpu(model::Matrix& m, ThreadPool* pool) {
+inline void arrange_for_cpu(model::Matrix& m, TaskRunner* pool) {
   bool is_4_bit = false;
   int i = 0;
   for_each_type(quant::WeightFormats{}, [&](auto t) {
@@ -24,7 +24,7 @@ inline void arrange_for_cpu(model::Matrix& m, ThreadPool* pool) {
   });
 }
 
-inline void arrange_for_cpu(model::DecoderWeights& weights, ThreadPool* pool) {
+inline void arrange_for_cpu(model::DecoderWeights& weights, TaskRunner* pool) {
   arrange_for_cpu(weights.embedding, pool);
   arrange_for_cpu(weights.head, pool);
   for (model::LayerWeights& layer : weights.layers) {

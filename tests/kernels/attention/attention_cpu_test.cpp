@@ -1,6 +1,7 @@
 /// \file  Attention on the Cpu against Host on the same stored bytes: schemes, head sizes, groups,
 ///        page boundaries, every instruction set.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/kernels/attention/decode_cpu.hpp>
 #include <lmd/kernels/attention/prefill_cpu.hpp>
 #include <lmd/kernels/attention/step_cpu_extern.hpp>

@@ -1,5 +1,6 @@
 /// \file  RoPE and the write into the open page: Host by hand, Cpu against it.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/kernels/cache/append_cpu.hpp>
 
 #include <vector>

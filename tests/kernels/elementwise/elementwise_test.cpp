@@ -1,5 +1,6 @@
 /// \file  SiLU, GELU and embedding: by hand, and the Cpu backend against the Host definition.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/kernels/elementwise/embed_cpu.hpp>
 #include <lmd/kernels/elementwise/gelu_cpu.hpp>
 #include <lmd/kernels/elementwise/silu_mul_cpu.hpp>

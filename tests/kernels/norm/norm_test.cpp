@@ -1,5 +1,6 @@
 /// \file  Norms: by hand, and the Cpu backend against the Host definition.
 // SPDX-License-Identifier: Apache-2.0
+#include <lmd/core/thread_pool.hpp>
 #include <lmd/kernels/norm/layer_norm_cpu.hpp>
 #include <lmd/kernels/norm/rms_norm_cpu.hpp>
 

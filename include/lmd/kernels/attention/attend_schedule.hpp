@@ -3,7 +3,7 @@
 #pragma once
 
 #include <lmd/core/buffer.hpp>
-#include <lmd/core/thread_pool.hpp>
+#include <lmd/core/task_runner.hpp>
 #include <lmd/kernels/attention/attend_cpu.hpp>
 
 #include <algorithm>
@@ -141,7 +141,7 @@ inline void schedule_items(const AttendCut& cut, int head_dim, AttentionScratch&
 }
 
 /// Decides how scratch.segments are cut into items, and lists those.
-inline AttendCut cut_segments(ThreadPool* pool, int head_dim, AttentionScratch& scratch) {
+inline AttendCut cut_segments(TaskRunner* pool, int head_dim, AttentionScratch& scratch) {
   const AttendCut cut = choose_cut(scratch.segments, head_dim, pool == nullptr ? 1 : pool->size());
   schedule_items(cut, head_dim, scratch);
   return cut;
@@ -150,7 +150,7 @@ inline AttendCut cut_segments(ThreadPool* pool, int head_dim, AttentionScratch& 
 /// Computes the items in one parallel region. Everything is allocated before it. `prepare(item)` is
 /// called before an item that prepares.
 template <class F>
-void attend_items(ThreadPool* pool,
+void attend_items(TaskRunner* pool,
                   const AttendFunctions& functions,
                   int head_dim,
                   const AttendCut& cut,
@@ -183,7 +183,7 @@ void attend_items(ThreadPool* pool,
 }  // namespace detail
 
 /// Attention of all of scratch.segments, whose keys and values are in the cache.
-inline void attend_segments(ThreadPool* pool,
+inline void attend_segments(TaskRunner* pool,
                             const AttendFunctions& functions,
                             int head_dim,
                             AttentionScratch& scratch) {

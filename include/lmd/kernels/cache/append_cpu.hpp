@@ -3,7 +3,7 @@
 #pragma once
 
 #include <lmd/core/cpu_features.hpp>
-#include <lmd/core/thread_pool.hpp>
+#include <lmd/core/task_runner.hpp>
 #include <lmd/kernels/cache/append.hpp>
 #include <lmd/kernels/primitive/simd.hpp>
 

@@ -5,7 +5,7 @@
 #include <lmd/core/buffer.hpp>
 #include <lmd/core/cpu_features.hpp>
 #include <lmd/core/math.hpp>
-#include <lmd/core/thread_pool.hpp>
+#include <lmd/core/task_runner.hpp>
 #include <lmd/kernels/linear/linear.hpp>
 #include <lmd/kernels/linear/weight_block.hpp>
 #include <lmd/kernels/primitive/partial.hpp>

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <lmd/core/backend.hpp>
-#include <lmd/core/thread_pool.hpp>
+#include <lmd/core/task_runner.hpp>
 
 namespace lmd::kernels {
 

@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -148,7 +147,7 @@ class CpuSampler {
     if (k < maxima_.size()) {
       order_ = maxima_;
       std::nth_element(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(k - 1),
-                       order_.end(), std::greater<>());
+                       order_.end(), [](float a, float b) { return a > b; });
       least = order_[k - 1];
     }
     collect(logits, least);

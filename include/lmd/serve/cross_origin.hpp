@@ -101,13 +101,16 @@ struct Asker {
 /// Whether a server that listens on `bound_to`, and asks for no key, answers. A page reads from its own server without
 /// an Origin: behind a name that was rebound to a loopback address it would read what is there. Who is no browser
 /// (an SDK, curl) is let through.
-[[nodiscard]] inline bool may_ask_without_key(CrossOrigin rules,
+[[nodiscard]] inline bool may_ask_without_key(const CrossOrigin& rules,
                                               const std::string& bound_to,
                                               const Asker& asker) {
-  rules.hosts.push_back(bound_to);
-  if (!asker.origin.empty()) return may_talk_without_key(rules, asker.origin, asker.host);
-  if (!asker.is_browser || !is_loopback(bound_to) || is_own_host(rules, asker.host)) return true;
-  return is_allowed_origin(rules, "http://" + std::string(asker.host)) ||
+  const bool has_origin = !asker.origin.empty();
+  if (!has_origin && !(asker.is_browser && is_loopback(bound_to))) return true;
+  CrossOrigin own = rules;
+  own.hosts.push_back(bound_to);
+  if (has_origin) return may_talk_without_key(own, asker.origin, asker.host);
+  return is_own_host(own, asker.host) ||
+         is_allowed_origin(rules, "http://" + std::string(asker.host)) ||
          is_allowed_origin(rules, "https://" + std::string(asker.host));
 }
 

@@ -171,6 +171,17 @@ for function in ("add", "mul"):
     assert call.name == function and isinstance(arguments["a"], int) and isinstance(arguments["b"], int), call
     messages.append({"role": "assistant", "content": answer.message.content})
     messages.append({"role": "environment", "content": "3+5=8", "name": "plugin"})
+some = client.chat.completions.create(model=name, messages=messages[:1], tools=tools, temperature=0, max_tokens=300,
+    tool_choice="required").choices[0]
+assert some.finish_reason == "tool_calls" and some.message.content is None and 1 <= len(some.message.tool_calls) <= 4, some
+for n in range(1, 16, 2):  # cut off: the same whole and streamed, and never content
+    asked = dict(model=name, messages=messages[:1], tools=tools, temperature=0, max_tokens=n, tool_choice="required")
+    whole = client.chat.completions.create(**asked).choices[0]
+    parts = [c.choices[0] for c in client.chat.completions.create(stream=True, **asked)]
+    calls = "".join((p.function.name or "") + p.function.arguments for c in parts for p in c.delta.tool_calls or [])
+    assert calls == "".join(c.function.name + c.function.arguments for c in whole.message.tool_calls or []), (whole, parts)
+    assert not whole.message.content and not any(c.delta.content for c in parts), (whole, parts)
+    assert whole.finish_reason == parts[-1].finish_reason == "length", (whole, parts)
 story = client.chat.completions.create(model=name, temperature=0.8, top_p=0.8, max_tokens=40, messages=[
     {"role": "system", "content": "你是一个友好的助手。"}, {"role": "user", "content": "请讲一个故事"}])
 assert story.choices[0].message.content and story.usage.completion_tokens <= 40, story

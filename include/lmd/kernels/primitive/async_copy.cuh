@@ -105,6 +105,11 @@ __device__ __forceinline__ void wait_barrier(std::uint32_t barrier, std::uint32_
   }
 }
 
+/// Asks for the line at `from`, which this kernel may read already.
+__device__ __forceinline__ void prefetch_line(const void* from) {
+  asm volatile("prefetch.global.L1 [%0];" ::"l"(__cvta_generic_to_global(from)));
+}
+
 /// Queues this lane's copy of 16 bytes, past the first cache.
 __device__ __forceinline__ void copy_16(std::uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from)

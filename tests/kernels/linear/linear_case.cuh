@@ -28,6 +28,7 @@ struct LinearCase {
   float outlier = 0.0f;  ///< one element of each row; 0: none
   float norm_eps = 1e-5f;
   int x_padding = 8;  ///< between rows of x
+  int y_padding = 3;  ///< and of y
 
   [[nodiscard]] bool is_gated() const { return epilogue == LinearEpilogue::kSiluMul; }
   [[nodiscard]] int n_out() const { return is_gated() ? n / 2 : n; }
@@ -44,7 +45,7 @@ struct LinearRoundings {
   bool product = false;  ///< before bias, residual and silu
 };
 
-/// A layer's operands in both memories. Rows of y are 3 elements apart.
+/// A layer's operands in both memories.
 template <class W, class T>
 class LinearOperands {
  public:
@@ -60,7 +61,7 @@ class LinearOperands {
     };
     const LinearCase& c = case_;
     const int x_stride = c.k + c.x_padding;
-    const int y_stride = c.n_out() + 3;
+    const int y_stride = c.n_out() + c.y_padding;
     fill(x_, std::size_t(c.m) * x_stride, [&] { return from_float<T>(c.x_size * normal(rng_)); });
     if (c.outlier != 0.0f) {
       for (int i = 0; i < c.m; ++i)
@@ -145,7 +146,7 @@ class LinearOperands {
             .n = case_.n,
             .k = case_.k,
             .x_stride = case_.k + case_.x_padding,
-            .y_stride = case_.n_out() + 3,
+            .y_stride = case_.n_out() + case_.y_padding,
             .epilogue = case_.epilogue,
             .norm_weight = case_.has_norm ? norm : nullptr,
             .norm_eps = case_.norm_eps};

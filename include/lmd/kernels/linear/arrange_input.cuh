@@ -18,7 +18,7 @@ LMD_HD std::int64_t arranged_at(int token, int block, int unit, int tokens) {
 }
 
 /// Bytes of `tokens` arranged rows of `columns`, padded to whole blocks of 64.
-[[nodiscard]] inline std::int64_t arranged_bytes(int tokens, int columns) {
+[[nodiscard]] LMD_HD std::int64_t arranged_bytes(int tokens, int columns) {
   return std::int64_t{tokens} * round_up(columns, 64) * 2;
 }
 

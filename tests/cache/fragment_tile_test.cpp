@@ -46,14 +46,14 @@ void check_tiles() {
       for (int d = 0; d < HeadDim; ++d) {
         const int step = i * (HeadDim / 16) + d / 32 * 2 + d % 8 / 4;
         CHECK(Keys::first_bit(token, d) ==
-              cache::detail::fragment_bit<Bits>(step, r, d % 32 / 8, d % 4));
+              (cache::detail::fragment_bit<Bits, HeadDim / 16>(step, r, d % 32 / 8, d % 4)));
       }
       // Values: weights of rows 2 t, 2 t + 1, 2 t + 8, 2 t + 9 meet elements 0 .. 3 of thread t.
       const int t = r % 8 / 2;
       const int e = r % 2 + r / 8 * 2;
       for (int d = 0; d < HeadDim; ++d) {
         CHECK(Values::first_bit(token, d) ==
-              cache::detail::fragment_bit<Bits>(i * (HeadDim / 16) + d / 16, d % 16, t, e));
+              (cache::detail::fragment_bit<Bits, 1>(i * (HeadDim / 16) + d / 16, d % 16, t, e)));
       }
       // Parameters: a pair of rows (g, g + 8) of a token tile side by side.
       CHECK(Keys::token_params_at(token) == i * 16 + r % 8 * 2 + r / 8);
@@ -85,7 +85,16 @@ TEST_CASE("fragment tiles: places worked out by hand") {
   CHECK(FragmentKeyTile<4, 128>::first_bit(2, 0) == 4 * 128);  // row 1: lane 4
   CHECK(FragmentKeyTile<8, 64>::first_bit(0, 1) == 16);        // bytes e0 e2 e1 e3
   CHECK(FragmentKeyTile<8, 64>::first_bit(0, 2) == 8);
-  CHECK(FragmentKeyTile<16, 64>::first_bit(1, 0) == 32);  // row 8 after e0 e1 of row 0
+  // 16 bits: token 1 is row 8, behind the 8 matrices of rows 0 to 7; token 2 is row 1, 16 bytes on.
+  CHECK(FragmentKeyTile<16, 64>::first_bit(1, 0) == 8 * 1024);
+  CHECK(FragmentKeyTile<16, 64>::first_bit(2, 0) == 128);
+  CHECK(FragmentKeyTile<16, 64>::first_bit(0, 2) == 1024);  // e = 2: the next matrix
+  CHECK(FragmentKeyTile<16, 64>::first_bit(0, 8) == 32);    // thread 1: behind e0 e1 of thread 0
+  CHECK(FragmentKeyTile<16, 64>::first_bit(4, 0) == 16 * 1024);  // token tile 1
+  CHECK(FragmentValueTile<16, 64>::first_bit(0, 1) == 128);
+  CHECK(FragmentValueTile<16, 64>::first_bit(0, 8) == 2 * 1024);  // rows 8 to 15
+  CHECK(FragmentValueTile<16, 64>::first_bit(1, 0) == 1024);      // e = 2
+  CHECK(FragmentValueTile<16, 64>::first_bit(4, 0) == 16 * 1024);
   CHECK(FragmentValueTile<4, 128>::first_bit(0, 1) == 4 * 128);
   CHECK(FragmentValueTile<4, 128>::first_bit(16, 0) == 128);
 }

@@ -12,7 +12,11 @@ namespace detail {
 /// elements e (0 .. 3) of row g and of row g + 8 (`upper`). A vector of 16 bytes holds 16 / Bits
 /// steps of a lane, and the 32 vectors of a warp lie side by side. Codes of 4 and 8 bits stand within
 /// their word in the order that masks and shifts undo: see quant/fast_decode.cuh.
-template <int Bits>
+///
+/// 16-bit elements are core matrices, 8 rows of 16 bytes one after another, which tensor-core products
+/// of sm_90a read as they lie: a row of them side by side for each 8 rows of the `Steps` steps that
+/// make up the columns. Row g of a step's matrix has elements e, e + 1 of thread 0, then of thread 1.
+template <int Bits, int Steps>
 LMD_HD int fragment_bit(int step, int row, int t, int e) {
   const int lane = row % 8 * 4 + t;
   const int upper = row / 8;
@@ -22,7 +26,8 @@ LMD_HD int fragment_bit(int step, int row, int t, int e) {
     return ((step / 2 * 32 + lane) * 16 + step % 2 * 8 + upper * 4 + e % 2 * 2 + e / 2) * 8;
   } else {
     static_assert(Bits == 16, "fragments hold 4, 8 or 16 bits");
-    return ((step * 32 + lane) * 8 + e / 2 * 4 + upper * 2 + e % 2) * 16;
+    const int matrix = (step / Steps * 2 + upper) * 2 * Steps + step % Steps * 2 + e / 2;
+    return (matrix * 64 + row % 8 * 8 + t * 2 + e % 2) * 16;
   }
 }
 
@@ -43,7 +48,7 @@ struct FragmentKeyTile {
   static LMD_HD int first_bit(int t, int d) {
     const int row = t / 16 * 2 + t % 4 / 2 + t % 2 * 8;
     const int step = t % 16 / 4 * (HeadDim / 16) + d / 32 * 2 + d % 8 / 4;
-    return detail::fragment_bit<Bits>(step, row, d % 32 / 8, d % 4);
+    return detail::fragment_bit<Bits, HeadDim / 16>(step, row, d % 32 / 8, d % 4);
   }
   static LMD_HD int token_params_at(int t) { return detail::fragment_token_params_at(t); }
 };
@@ -56,7 +61,7 @@ struct FragmentValueTile {
   static constexpr int kBytes = kPageTokens * HeadDim * Bits / 8;
   static LMD_HD int first_bit(int t, int d) {
     const int step = t % 16 / 4 * (HeadDim / 16) + d / 16;
-    return detail::fragment_bit<Bits>(step, d % 16, t / 16, t % 4 / 2 + t % 2 * 2);
+    return detail::fragment_bit<Bits, 1>(step, d % 16, t / 16, t % 4 / 2 + t % 2 * 2);
   }
   static LMD_HD int token_params_at(int t) { return detail::fragment_token_params_at(t); }
 };

@@ -129,8 +129,9 @@ struct FragmentDecoder<8, BFloat16> {
   }
 };
 
-/// Unsigned codes of a KV tile (cache::FragmentKeyTile, FragmentValueTile), one step of a 16-byte
-/// vector at a time:  code = operand * kLowerScale (rows g) or * kUpperScale (rows g + 8), exactly.
+/// Unsigned codes of a KV tile (cache::FragmentKeyTile, FragmentValueTile) in shared memory, one step of
+/// a 16-byte vector at a time:  code = operand * kLowerScale (rows g) or * kUpperScale (rows g + 8),
+/// exactly. `Steps` make up a row of the tile's matrix: head_dim / 16 of keys, 1 of values.
 template <int Bits>
 struct KvFragments;
 
@@ -139,6 +140,10 @@ struct KvFragments<4> {
   static constexpr int kStepsPerVector = 4;
   static constexpr float kLowerScale = FragmentDecoder<4, Half>::kLowerScale;
   static constexpr float kUpperScale = FragmentDecoder<4, Half>::kUpperScale;
+  template <int Steps>
+  static __device__ __forceinline__ uint4 load(const std::uint8_t* tile, int vector, int lane) {
+    return *reinterpret_cast<const uint4*>(tile + vector * 512 + lane * 16);
+  }
   static __device__ __forceinline__ void step(const uint4& v, int i, std::uint32_t (&a)[4]) {
     FragmentDecoder<4, Half>{v}.step(i, a);
   }
@@ -150,6 +155,10 @@ struct KvFragments<8> {
   static constexpr int kStepsPerVector = 2;
   static constexpr float kLowerScale = 16777216.0f;  // 2^24
   static constexpr float kUpperScale = 16777216.0f;
+  template <int Steps>
+  static __device__ __forceinline__ uint4 load(const std::uint8_t* tile, int vector, int lane) {
+    return *reinterpret_cast<const uint4*>(tile + vector * 512 + lane * 16);
+  }
   static __device__ __forceinline__ void step(const uint4& v, int i, std::uint32_t (&a)[4]) {
     const std::uint32_t lower = i == 0 ? v.x : v.z;
     const std::uint32_t upper = i == 0 ? v.y : v.w;
@@ -160,11 +169,25 @@ struct KvFragments<8> {
   }
 };
 
+/// The operands are four core matrices, by `ldmatrix`: each lane names a row of one.
 template <>
 struct KvFragments<16> {
   static constexpr int kStepsPerVector = 1;
   static constexpr float kLowerScale = 1.0f;
   static constexpr float kUpperScale = 1.0f;
+  template <int Steps>
+  static __device__ __forceinline__ uint4 load(const std::uint8_t* tile, int step, int lane) {
+    const int upper = lane / 8 % 2;
+    const int right = lane / 16;
+    const std::uint8_t* row = tile + (upper * 2 * Steps + right) * 128 + lane % 8 * 16;
+    const int matrix = step / Steps * 4 * Steps + step % Steps * 2;
+    uint4 v;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(row)) + matrix * 128)
+                 : "memory");
+    return v;
+  }
   static __device__ __forceinline__ void step(const uint4& v, int, std::uint32_t (&a)[4]) {
     a[0] = v.x;
     a[1] = v.y;

@@ -4,7 +4,7 @@
 
 #include <lmd/kernels/attention/channel_params.cuh>
 #include <lmd/kernels/attention/decode_task.cuh>
-#include <lmd/kernels/primitive/mma.cuh>
+#include <lmd/kernels/attention/rotated_head.cuh>
 #include <lmd/quant/fast_decode.cuh>
 
 namespace lmd::kernels::detail {
@@ -76,34 +76,6 @@ struct DecodeState {
   }
 };
 
-/// Eight neighbours of a head, rotated: own cosine + sign partner sine, rounded to T as the rotation
-/// in place rounds, then to Half.
-template <Activation T>
-__device__ __forceinline__ uint4
-rotate(const uint4& own, const uint4& partner, const float* cosine, const float* sine, float sign) {
-  const std::uint32_t x[4] = {own.x, own.y, own.z, own.w};
-  const std::uint32_t y[4] = {partner.x, partner.y, partner.z, partner.w};
-  std::uint32_t rotated[4];
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float4 c = *reinterpret_cast<const float4*>(cosine + 4 * i);
-    const float4 s = *reinterpret_cast<const float4*>(sine + 4 * i);
-    const float cosines[4] = {c.x, c.y, c.z, c.w};
-    const float sines[4] = {s.x, s.y, s.z, s.w};
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const int k = 2 * i + j;
-      const float a = low_of<T>(x[k]) * cosines[2 * j] + sign * low_of<T>(y[k]) * sines[2 * j];
-      const float b =
-          high_of<T>(x[k]) * cosines[2 * j + 1] + sign * high_of<T>(y[k]) * sines[2 * j + 1];
-      const std::uint32_t pair = pack_pair<T>(a, b);
-      rotated[k] =
-          std::same_as<T, Half> ? pair : pack_pair<Half>(low_of<T>(pair), high_of<T>(pair));
-    }
-  }
-  return {rotated[0], rotated[1], rotated[2], rotated[3]};
-}
-
 /// Queries of one KV head as B fragments, rotated; heads beyond the group are zeros.
 template <class Task, Activation T>
 struct DecodeQuery {
@@ -113,31 +85,12 @@ struct DecodeQuery {
   __device__ __forceinline__ void load(const T* q, const float* rotation, int group, int lane) {
     const int g = lane / 4;
     const int t = lane % 4;
-    constexpr int kHalf = Task::kDim / 2;
-    constexpr int kVectors = Task::kDim / 32;
-    constexpr bool kHasPartners = kHalf % 32 == 0;  // this lane, and of which
-    const T* own = q + g * Task::kDim + t * 8;
-    uint4 x[kVectors] = {};
-    if (g < group) {
-#pragma unroll
-      for (int h = 0; h < kVectors; ++h)
-        x[h] = *reinterpret_cast<const uint4*>(own + h * 32);
-    }
+    uint4 rotated[Task::kDim / 32];
+    load_rotated<Task::kDim>(rotated, g < group ? q + g * Task::kDim : nullptr, rotation, t);
     float sum = 0.0f;
 #pragma unroll
-    for (int h = 0; h < kVectors; ++h) {
-      const int column = h * 32 + t * 8;
-      const bool is_lower = (kHasPartners ? h * 32 : column) < kHalf;
-      const int r = is_lower ? column : column - kHalf;
-      uint4 partner = x[(h + kVectors / 2) % kVectors];
-      if constexpr (!kHasPartners) {
-        partner = {};
-        if (g < group)
-          partner = *reinterpret_cast<const uint4*>(own + h * 32 + (is_lower ? kHalf : -kHalf));
-      }
-      const uint4 rotated =
-          rotate<T>(x[h], partner, rotation + r, rotation + kHalf + r, is_lower ? -1.0f : 1.0f);
-      const std::uint32_t parts[4] = {rotated.x, rotated.y, rotated.z, rotated.w};
+    for (int h = 0; h < Task::kDim / 32; ++h) {
+      const std::uint32_t parts[4] = {rotated[h].x, rotated[h].y, rotated[h].z, rotated[h].w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         pairs[h * 2 + i / 2][i % 2] = parts[i];
@@ -184,7 +137,7 @@ __device__ __forceinline__ void sealed_scores(float (&c)[Task::kTiles][4],
       c[i][j] = 0.0f;
 #pragma unroll
   for (int v = 0; v < Task::kTiles * Task::kSteps / kPerVector; ++v) {
-    const uint4 codes = *reinterpret_cast<const uint4*>(slot + v * 512 + lane * 16);
+    const uint4 codes = Fragments::template load<Task::kSteps>(slot, v, lane);
 #pragma unroll
     for (int i = 0; i < kPerVector; ++i) {
       const int step = v * kPerVector + i;
@@ -258,8 +211,7 @@ __device__ __forceinline__ void sealed_values(DecodeState<Task>& state,
 #pragma unroll
       for (int d = 0; d < kPart; ++d) {
         const int step = i * Task::kSteps + first + d;
-        const uint4 codes =
-            *reinterpret_cast<const uint4*>(slot + step / kPerVector * 512 + lane * 16);
+        const uint4 codes = Fragments::template load<1>(slot, step / kPerVector, lane);
         std::uint32_t a[4];
         Fragments::step(codes, step % kPerVector, a);
         mma_16x8x16<Half>(sums[d], a, weights[i][0], weights[i][1]);

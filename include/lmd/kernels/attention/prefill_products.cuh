@@ -34,7 +34,7 @@ __device__ __forceinline__ void sealed_column_scores(ColumnScores<Task::kTiles>&
   }
 #pragma unroll
   for (int v = 0; v < Task::kTiles * Task::kSteps / kPerVector; ++v) {
-    const uint4 codes = *reinterpret_cast<const uint4*>(slot + v * 512 + lane * 16);
+    const uint4 codes = Fragments::template load<Task::kSteps>(slot, v, lane);
 #pragma unroll
     for (int i = 0; i < kPerVector; ++i) {
       const int step = v * kPerVector + i;
@@ -125,8 +125,7 @@ __device__ __forceinline__ void sealed_column_values(ColumnStates<Task>& states,
 #pragma unroll
       for (int d = 0; d < kPart; ++d) {
         const int step = i * Task::kSteps + first + d;
-        const uint4 codes =
-            *reinterpret_cast<const uint4*>(slot + step / kPerVector * 512 + lane * 16);
+        const uint4 codes = Fragments::template load<1>(slot, step / kPerVector, lane);
         std::uint32_t a[4];
         Fragments::step(codes, step % kPerVector, a);
 #pragma unroll

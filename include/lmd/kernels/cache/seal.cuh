@@ -27,12 +27,21 @@ struct FragmentPlace {
 };
 
 /// Whose code is number `code` of 16-byte vector `vector` of a tile.
-template <int Bits>
+template <int Bits, int Steps>
 LMD_HD FragmentPlace fragment_place(int vector, int code) {
+  FragmentPlace place{};
+  if constexpr (Bits == 16) {  // the vector is a row of a core matrix
+    const int matrix = vector / 8;
+    const int rows = matrix / (2 * Steps);
+    place.step = rows / 2 * Steps + matrix % (2 * Steps) / 2;
+    place.row = rows % 2 * 8 + vector % 8;
+    place.t = code / 2;
+    place.e = matrix % 2 * 2 + code % 2;
+    return place;
+  }
   const int lane = vector % 32;
   constexpr int kPerStep = 8;  // codes of a lane
   const int n = code % kPerStep;
-  FragmentPlace place{};
   place.step = vector / 32 * (16 / Bits) + code / kPerStep;
   int upper = 0;
   if constexpr (Bits == 4) {
@@ -41,10 +50,6 @@ LMD_HD FragmentPlace fragment_place(int vector, int code) {
   } else if constexpr (Bits == 8) {
     upper = n / 4;
     place.e = n % 4 / 2 + n % 2 * 2;
-  } else {
-    static_assert(Bits == 16, "fragments hold 4, 8 or 16 bits");
-    upper = n / 2 % 2;
-    place.e = n / 4 * 2 + n % 2;
   }
   place.row = lane / 4 + upper * 8;
   place.t = lane % 4;
@@ -58,7 +63,7 @@ struct TileOrder;
 template <int Bits, int HeadDim>
 struct TileOrder<cache::FragmentKeyTile<Bits, HeadDim>> {
   static LMD_HD TileElement element(int vector, int code) {
-    const FragmentPlace p = fragment_place<Bits>(vector, code);
+    const FragmentPlace p = fragment_place<Bits, HeadDim / 16>(vector, code);
     const int tile = p.step / (HeadDim / 16);
     const int step = p.step % (HeadDim / 16);
     const int g = p.row % 8;
@@ -70,7 +75,7 @@ struct TileOrder<cache::FragmentKeyTile<Bits, HeadDim>> {
 template <int Bits, int HeadDim>
 struct TileOrder<cache::FragmentValueTile<Bits, HeadDim>> {
   static LMD_HD TileElement element(int vector, int code) {
-    const FragmentPlace p = fragment_place<Bits>(vector, code);
+    const FragmentPlace p = fragment_place<Bits, 1>(vector, code);
     const int tile = p.step / (HeadDim / 16);
     const int step = p.step % (HeadDim / 16);
     return {p.t * 16 + tile * 4 + p.e % 2 * 2 + p.e / 2, step * 16 + p.row};
@@ -190,6 +195,26 @@ __device__ __forceinline__ void encode_tile(const SealShared<HeadDim>& shared, s
   }
 }
 
+/// The staged keys -> a unit's codes and parameters. All threads of the block, which have synchronised
+/// since the tile was staged.
+template <class U, int Threads>
+__device__ __forceinline__ void seal_staged_keys(SealShared<U::kHeadDim>& shared,
+                                                 std::uint8_t* unit) {
+  using Key = typename U::Scheme::Key;
+  fit_params<Key, typename U::KeyTile, U::kHeadDim, Threads>(shared, unit + U::kKeyParamsAt);
+  if constexpr (Key::kAxis != quant::ParamAxis::kNone) __syncthreads();
+  encode_tile<Key, typename U::KeyTile, U::kHeadDim, Threads>(shared, unit);
+}
+/// The same with values.
+template <class U, int Threads>
+__device__ __forceinline__ void seal_staged_values(SealShared<U::kHeadDim>& shared,
+                                                   std::uint8_t* unit) {
+  using Value = typename U::Scheme::Value;
+  fit_params<Value, typename U::ValueTile, U::kHeadDim, Threads>(shared, unit + U::kValueParamsAt);
+  if constexpr (Value::kAxis != quant::ParamAxis::kNone) __syncthreads();
+  encode_tile<Value, typename U::ValueTile, U::kHeadDim, Threads>(shared, unit + U::kValuesAt);
+}
+
 /// seal_unit by all threads of a block, bit by bit. Padding of the unit is not written.
 ///
 /// Layout:  cache::FragmentOpenOrder and fragment tiles; keys, values and unit 16-byte aligned.
@@ -197,22 +222,14 @@ __device__ __forceinline__ void encode_tile(const SealShared<HeadDim>& shared, s
 template <class U, int Threads>
 __device__ __forceinline__ void seal_unit_by_block(const SealArgs& a,
                                                    SealShared<U::kHeadDim>& shared) {
-  using S = typename U::Scheme;
-  constexpr int kDim = U::kHeadDim;
   __syncthreads();  // what the block staged last has been read
-  stage_keys<kDim, Threads>(shared, a.keys);
+  stage_keys<U::kHeadDim, Threads>(shared, a.keys);
   __syncthreads();
-  fit_params<typename S::Key, typename U::KeyTile, kDim, Threads>(shared, a.unit + U::kKeyParamsAt);
+  seal_staged_keys<U, Threads>(shared, a.unit);
   __syncthreads();
-  encode_tile<typename S::Key, typename U::KeyTile, kDim, Threads>(shared, a.unit);
+  stage_values<U::kHeadDim, Threads>(shared, a.values);
   __syncthreads();
-  stage_values<kDim, Threads>(shared, a.values);
-  __syncthreads();
-  fit_params<typename S::Value, typename U::ValueTile, kDim, Threads>(shared,
-                                                                      a.unit + U::kValueParamsAt);
-  __syncthreads();
-  encode_tile<typename S::Value, typename U::ValueTile, kDim, Threads>(shared,
-                                                                       a.unit + U::kValuesAt);
+  seal_staged_values<U, Threads>(shared, a.unit);
 }
 
 /// Lists the chunks whose token is the last of its page, in order: all blocks find the same list.

@@ -29,7 +29,8 @@ template <class Args>
 /// A kernel that has been prepared for its launches.
 struct PreparedKernel {
   const void* function = nullptr;
-  Arch arch;  ///< as code_arch says
+  Arch arch;            ///< as code_arch says
+  int max_threads = 0;  ///< of a block
 };
 
 /// How many clusters of a shape run at the same time, as max_clusters says.
@@ -99,7 +100,7 @@ template <class Args>
   // ours ask for the largest shared part.
   LMD_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
       kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
-  *prepared = {function, {attributes.ptxVersion}};
+  *prepared = {function, {attributes.ptxVersion}, attributes.maxThreadsPerBlock};
   if (ctx.kernels != nullptr) ctx.kernels->add(*prepared);
   return cudaSuccess;
 }

@@ -36,12 +36,6 @@ __device__ __forceinline__ void decode_chunk(std::uint32_t (&a)[S::kSteps][4],
   }
 }
 
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-inline constexpr bool kHasWgmma = true;
-#else
-inline constexpr bool kHasWgmma = false;
-#endif
-
 template <Activation T>
 struct WarpgroupArgs {
   BasicLinearArgs<T> linear;

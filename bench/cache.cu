@@ -1,5 +1,5 @@
 /// \file  What writes the KV cache on the GPU, shapes of InternLM2.5-7B: sealing of full pages in all
-///        layers, RoPE's angles, and RoPE with the append as prefill does them.
+///        layers, RoPE's angles, and RoPE of keys with append and sealing as prefill does them.
 // SPDX-License-Identifier: Apache-2.0
 #include <lmd/kernels/attention/prefill_append.cuh>
 #include <lmd/kernels/cache/seal.cuh>
@@ -132,13 +132,17 @@ class Prompts {
 
   explicit Prompts(int tokens)
       : tokens_(tokens), copies_(std::clamp(bench::cold_copies(bytes()), 24, 500)) {
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(pages()));
+    std::iota(ids.begin(), ids.end(), 0);
+    ids_ = on_device(ids);
     std::vector<SequenceChunk> chunks;
     for (int c = 0; c < copies_; ++c) {
       Half* keys = open_.data() + c * 2 * kOpenTiles;
       chunks.push_back({.first_row = c * tokens,
                         .n = tokens,
                         .open_keys = keys,
-                        .open_values = keys + kOpenTiles});
+                        .open_values = keys + kOpenTiles,
+                        .page_ids = ids_.data()});
     }
     chunks_ = on_device(chunks);
     std::vector<PrefillPage> list;
@@ -156,9 +160,9 @@ class Prompts {
   }
 
   [[nodiscard]] int copies() const { return copies_; }
-  /// Queries, keys and values read; queries, keys and values written; angles.
+  /// Keys and values read and written; angles.
   [[nodiscard]] std::int64_t bytes() const {
-    return std::int64_t{tokens_} * (4 * kWidth + 4 * kDim);
+    return std::int64_t{tokens_} * (8 * kKvHeads * kDim + 4 * kDim);
   }
   [[nodiscard]] std::int64_t angle_bytes() const { return std::int64_t{tokens_} * (12 + 4 * kDim); }
 
@@ -171,21 +175,22 @@ class Prompts {
                                      .head_dim = kDim}));
   }
 
-  /// The first kernel of prefill_step.
+  /// The first kernel of prefill_step: it seals what becomes full, too.
   void append(Cuda ctx, int copy) {
     const PrefillStepArgs<Half> args{
         .step = {.qkv = qkv_.data(),
                  .rotation = rotation_.data(),
                  .chunks = chunks_.data() + copy,
+                 .pool = pool_.data() + copy * pages() * kPageBytes,
+                 .page_bytes = kPageBytes,
                  .n_chunks = 1,
                  .heads = kHeads,
                  .kv_heads = kKvHeads},
         .pages = list_.data(),
         .n_pages = pages(),
         .scratch = scratch_.data() + std::int64_t{copy} * pages() * 2 * kOpenTiles};
-    constexpr unsigned kEighths = cache::kPageTokens / kernels::detail::kAppendTokens;
     LMD_CUDA_TRY(launch(ctx,
-                        {.grid = dim3(static_cast<unsigned>(pages()), kEighths),
+                        {.grid = static_cast<unsigned>(pages() * kKvHeads),
                          .block = static_cast<unsigned>(kernels::detail::kAppendThreads)},
                         &kernels::detail::prefill_append_kernel<P, Half>, args));
   }
@@ -196,10 +201,10 @@ class Prompts {
     const int t = tokens_ - 1;
     const std::vector<Half> row = on_host(qkv_.data() + std::int64_t{t} * kWidth, kWidth);
     append(Cuda{}, 0);
-    const int page = t / cache::kPageTokens;
-    const std::vector<Half> made =
-        on_host(page == 0 ? open_.data() : scratch_.data() + std::int64_t{page} * 2 * kOpenTiles,
-                kOpenTiles);
+    const bool is_open = tokens_ % cache::kPageTokens != 0;
+    const std::vector<Half> open = on_host(open_.data(), kOpenTiles);
+    const std::vector<std::uint8_t> page =
+        on_host(pool_.data() + t / cache::kPageTokens * kPageBytes, kPageBytes);
     double error = 0;
     double size = 0;
     for (int i = 0; i < kKvHeads * kDim; ++i) {
@@ -209,9 +214,13 @@ class Prompts {
       const double own = to_float(row[kHeads * kDim + i]);
       const double other = to_float(row[kHeads * kDim + i + (is_low ? kDim / 2 : -kDim / 2)]);
       const double key = own * std::cos(angle) + (is_low ? -other : other) * std::sin(angle);
-      const std::int64_t at = i / kDim * kTile + cache::FragmentOpenOrder::key_at(
-                                                     t % cache::kPageTokens, i % kDim, kDim);
-      error += std::pow(to_float(made[at]) - key, 2);
+      const int in_page = t % cache::kPageTokens;
+      const std::int64_t at =
+          i / kDim * kTile + cache::FragmentOpenOrder::key_at(in_page, i % kDim, kDim);
+      const float made =
+          is_open ? to_float(open[at])
+                  : P::Unit::key(page.data() + i / kDim * P::Unit::kBytes, in_page, i % kDim);
+      error += std::pow(made - key, 2);
       size += key * key;
     }
     const double relative = std::sqrt(error / size);
@@ -223,6 +232,7 @@ class Prompts {
 
  private:
   static constexpr double kBase = 1e6;
+  static constexpr std::int64_t kPageBytes = kKvHeads * P::Unit::kBytes;
 
   [[nodiscard]] int pages() const { return ceil_div(tokens_, cache::kPageTokens); }
 
@@ -232,6 +242,8 @@ class Prompts {
   DeviceBuffer<float> rotation_{std::int64_t{copies_} * tokens_ * kDim};
   DeviceBuffer<Half> open_ = bench::normal_buffer<Half>(copies_ * 2 * kOpenTiles, 2);
   DeviceBuffer<Half> scratch_{std::int64_t{copies_} * pages() * 2 * kOpenTiles};
+  DeviceBuffer<std::uint8_t> pool_{copies_ * pages() * kPageBytes};
+  DeviceBuffer<std::int32_t> ids_;
   DeviceBuffer<SequenceChunk> chunks_;
   DeviceBuffer<PrefillPage> list_;
   DeviceBuffer<int> positions_;
@@ -249,7 +261,7 @@ void add_append_rows() {
             .bytes = made->bytes(),
             .copies = made->copies(),
             .queue = [made](Cuda ctx, int i) { made->append(ctx, i % made->copies()); },
-            .flops = 3.0 * tokens * (kHeads + kKvHeads) * kDim,
+            .flops = 3.0 * tokens * kKvHeads * kDim,
             .error = error};
       });
     }

@@ -46,21 +46,20 @@ struct PrefillQuery {
   std::uint32_t pairs[Task::kSteps][2];
   float sums[2];  ///< of the elements of columns 2 t and 2 t + 1
 
-  /// `q` [head_dim] is column g after RoPE; null: zeros.
+  /// `q` [head_dim] is column g before RoPE, null: zeros; `rotation` [head_dim] that of its token.
   template <Activation T>
-  __device__ __forceinline__ void load(const T* q, int lane) {
+  __device__ __forceinline__ void load(const T* q, const float* rotation, int lane) {
+    uint4 rotated[Task::kDim / 32];
     const int t = lane % 4;
+    load_rotated<Task::kDim>(rotated, q, rotation, t);
     float sum = 0.0f;
 #pragma unroll
     for (int h = 0; h < Task::kSteps / 2; ++h) {
-      uint4 bits{};
-      if (q != nullptr) bits = *reinterpret_cast<const uint4*>(q + h * 32 + t * 8);
-      const Pack<T> own = unpack<T>(bits);
+      const std::uint32_t parts[4] = {rotated[h].x, rotated[h].y, rotated[h].z, rotated[h].w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const std::uint32_t pair = pack_pair<Half>(own.x[2 * i], own.x[2 * i + 1]);
-        pairs[h * 2 + i / 2][i % 2] = pair;
-        sum += low_of<Half>(pair) + high_of<Half>(pair);
+        pairs[h * 2 + i / 2][i % 2] = parts[i];
+        sum += low_of<Half>(parts[i]) + high_of<Half>(parts[i]);
       }
     }
     sum += __shfl_xor_sync(0xffffffffu, sum, 1);

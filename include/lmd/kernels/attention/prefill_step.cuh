@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <lmd/kernels/attention/prefill_append.cuh>
 #include <lmd/kernels/attention/prefill_products.cuh>
+#include <lmd/kernels/attention/prefill_share.cuh>
+#include <lmd/kernels/attention/prefill_warpgroup.cuh>
 
 namespace lmd::kernels {
 
@@ -12,7 +13,8 @@ namespace detail {
 inline constexpr int kPrefillWarps = 8;
 inline constexpr int kPrefillThreads = kPrefillWarps * 32;
 inline constexpr int kWarpColumns = kColumnGroups * 8;
-inline constexpr int kBlockColumns = kPrefillWarps * kWarpColumns;
+static_assert(kPrefillWarps * kWarpColumns == kBlockColumns,
+              "the warps have all of a block's columns");
 
 /// Counts readers of shared memory in turns of `readers`; true for the last of a turn, who may then
 /// let the memory be written again.
@@ -25,47 +27,6 @@ __device__ __forceinline__ bool is_last_reader(std::uint32_t counter, int reader
   return before == static_cast<std::uint32_t>(readers - 1);
 }
 
-/// Blocks that the columns of a whole page and one KV head take.
-LMD_HD constexpr int blocks_of_page(int group) {
-  return ceil_div(cache::kPageTokens * group, kBlockColumns);
-}
-
-/// A block's share: up to kBlockColumns columns of one page and KV head. Column c is query head
-/// c % group of the group, at token begin + c / group of the page. It lies in shared memory, as the
-/// registers are needed for what is done to every page.
-struct PrefillShare {
-  PageSpan span;
-  int group = 0;
-  int kvh = 0;
-  int first_column = 0;
-  int n_columns = 0;  ///< of this block; none: nothing to do
-  int quarters = 0;   ///< of the block's own page that its columns see
-
-  /// The token within the page of one of the block's columns.
-  [[nodiscard]] __device__ __forceinline__ int token_of(int column) const {
-    return span.begin + (first_column + column) / group;
-  }
-  /// The query head of a column.
-  [[nodiscard]] __device__ __forceinline__ int head_of(int column) const {
-    return kvh * group + (first_column + column) % group;
-  }
-};
-
-/// Late pages come first: they take longest.
-template <int HeadDim, Activation T>
-__device__ __forceinline__ void find_share(const PrefillStepArgs<T>& args, PrefillShare& share) {
-  share.group = args.step.heads / args.step.kv_heads;
-  const int blocks = blocks_of_page(share.group);
-  const int block = blockIdx.x;
-  share.kvh = block / blocks % args.step.kv_heads;
-  share.first_column = block % blocks * kBlockColumns;
-  const int i = args.n_pages - 1 - block / (blocks * args.step.kv_heads);
-  share.span = page_span<HeadDim>(args, i);
-  const int columns = (share.span.end - share.span.begin) * share.group;
-  share.n_columns = min(columns - share.first_column, kBlockColumns);
-  share.quarters = share.token_of(share.n_columns - 1) / 16 + 1;
-}
-
 /// Shared memory of a block.
 template <class Task>
 struct PrefillShared {
@@ -76,7 +37,8 @@ struct PrefillShared {
   static_assert(kShareAt % alignof(PrefillShare) == 0, "it is read as a struct");
 };
 
-/// The warps of a block read the same slots, keys and values in turn. Whoever is the last to read one
+/// The share lies in shared memory, as the registers are needed for what is done to every page. The
+/// warps of a block read the same slots, keys and values in turn. Whoever is the last to read one
 /// has it filled again: nobody waits for a slot to become free.
 template <AttentionPolicy P, Activation T>
 struct PrefillBlock {
@@ -102,7 +64,7 @@ struct PrefillBlock {
 
   /// Finds the share, makes the barriers and queues the first copies. The first warp's lanes that copy.
   __device__ __forceinline__ void begin() {
-    if (threadIdx.x == 0) find_share<Task::kDim>(args, share);
+    if (threadIdx.x == 0) find_share<Task::kDim>(args, static_cast<int>(blockIdx.x), share);
     sync_copy_lanes();
     if (share.n_columns <= 0) return;
     if (threadIdx.x == 0) {
@@ -189,12 +151,10 @@ struct PrefillBlock {
 #pragma unroll
     for (int n = 0; n < kColumnGroups; ++n) {
       const int column = first + n * 8 + lane / 4;
-      const T* q = nullptr;
-      if (column < share.n_columns) {
-        q = a.qkv + share.span.row(share.token_of(column)) * qkv_stride +
-            std::int64_t{share.head_of(column)} * Task::kDim;
-      }
-      queries[n].load(q, lane);
+      const bool is_there = column < share.n_columns;
+      const std::int64_t row = share.span.row(share.token_of(is_there ? column : 0));
+      const T* q = a.qkv + row * qkv_stride + std::int64_t{share.head_of(column)} * Task::kDim;
+      queries[n].load(is_there ? q : nullptr, a.rotation + row * Task::kDim, lane);
       states[n].reset();
     }
     for (int page = share.span.page; page > 0; --page)
@@ -234,17 +194,47 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   if (first < block.share.n_columns) block.attend(first);
 }
 
+/// The attention of a step whose pages have been sealed.
+template <AttentionPolicy P, Activation T>
+[[nodiscard]] cudaError_t attend_prefill(Cuda ctx, const PrefillStepArgs<T>& args) {
+  const BasicAttentionStepArgs<T>& a = args.step;
+  const unsigned shares =
+      static_cast<unsigned>(args.n_pages) * a.kv_heads * blocks_of_page(a.heads / a.kv_heads);
+  const auto by_warpgroups = &prefill_warpgroup_kernel<P, T>;
+  PreparedKernel prepared;
+  LMD_CUDA_RETURN_IF_ERROR(prepare(ctx, by_warpgroups, &prepared));
+  if (prepared.max_threads >= kRingThreads) {
+    int sms = 0;
+    LMD_CUDA_RETURN_IF_ERROR(multiprocessors(ctx, &sms));
+    return launch(ctx,
+                  {.grid = std::min(shares, static_cast<unsigned>(sms)),
+                   .block = static_cast<unsigned>(kRingThreads),
+                   .shared_bytes = PageRing<P>::kBytes},
+                  by_warpgroups, args);
+  }
+  const auto attend = &prefill_attend_kernel<P, T>;
+  return with_tuned_arch(ctx, attend, [&]<int kCc>() {
+    using Shared = PrefillShared<PrefillTask<P, kCc>>;
+    static_assert(Shared::kBytes <= Arch{kCc}.shared_bytes(), "the slots fit into shared memory");
+    return launch(ctx,
+                  {.grid = shares,
+                   .block = static_cast<unsigned>(kPrefillThreads),
+                   .shared_bytes = Shared::kBytes},
+                  attend, args);
+  });
+}
+
 }  // namespace detail
 
 /// attention_step for chunks of any number of tokens. Afterwards out, the units of pages that have
-/// become full and the open pages are as Host leaves them; in qkv the queries are rotated, the keys
-/// are not. What a slot's open page holds beyond its last token is a number, of no meaning.
+/// become full and the open pages are as Host leaves them; qkv is not written. What a slot's open page
+/// holds beyond its last token is a number, of no meaning.
 ///
 /// Shapes:  as BasicAttentionStepArgs; at most 8 queries for each KV head; `pages` lists every page
 ///          that tokens of a chunk lie in, chunk after chunk, in order.
 /// Layout:  FragmentKvPolicy's pages and open order; all rows, pages and scratch 16-byte aligned.
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these.
-/// Stream:  four kernels queued on ctx.stream; scratch belongs to the step until they have ended.
+/// Stream:  two kernels queued on ctx.stream; scratch belongs to the step until they have ended.
 /// Oracle:  attention_step(Host, ...)
 /// Source:  running softmax by tiles (FlashAttention, as an idea); (token, head) pairs of one KV head
 ///          as the columns of a product, so that each key is decoded once for them (own).
@@ -258,29 +248,12 @@ template <AttentionPolicy P, Activation T>
     return cudaErrorInvalidValue;
   }
   if (args.n_pages == 0) return cudaSuccess;
-  const auto pages = static_cast<unsigned>(args.n_pages);
-  const auto kv_heads = static_cast<unsigned>(a.kv_heads);
-  constexpr unsigned kEighths = cache::kPageTokens / detail::kAppendTokens;
-  LMD_CUDA_RETURN_IF_ERROR(launch(
-      ctx, {.grid = dim3(pages, kEighths), .block = static_cast<unsigned>(detail::kAppendThreads)},
-      &detail::prefill_append_kernel<P, T>, args));
-  LMD_CUDA_RETURN_IF_ERROR(launch(
-      ctx, {.grid = dim3(pages, kv_heads), .block = static_cast<unsigned>(detail::kSealThreads)},
-      &detail::prefill_seal_kernel<P, T>, args));
-  const auto blocks = static_cast<unsigned>(detail::blocks_of_page(a.heads / a.kv_heads));
-  const auto attend = &detail::prefill_attend_kernel<P, T>;
-  LMD_CUDA_RETURN_IF_ERROR(with_tuned_arch(ctx, attend, [&]<int kCc>() {
-    using Shared = detail::PrefillShared<detail::PrefillTask<P, kCc>>;
-    static_assert(Shared::kBytes <= Arch{kCc}.shared_bytes(), "the slots fit into shared memory");
-    return launch(ctx,
-                  {.grid = pages * kv_heads * blocks,
-                   .block = static_cast<unsigned>(detail::kPrefillThreads),
-                   .shared_bytes = Shared::kBytes},
-                  attend, args);
-  }));
-  return launch(
-      ctx, {.grid = dim3(pages, kv_heads), .block = static_cast<unsigned>(detail::kAppendThreads)},
-      &detail::prefill_keep_open_kernel<P, T>, args);
+  LMD_CUDA_RETURN_IF_ERROR(
+      launch(ctx,
+             {.grid = static_cast<unsigned>(args.n_pages) * static_cast<unsigned>(a.kv_heads),
+              .block = static_cast<unsigned>(detail::kAppendThreads)},
+             &detail::prefill_append_kernel<P, T>, args));
+  return detail::attend_prefill<P, T>(ctx, args);
 }
 
 }  // namespace lmd::kernels

@@ -3,23 +3,11 @@
 #pragma once
 
 #include <lmd/kernels/attention/policy.hpp>
+#include <lmd/kernels/primitive/halves.cuh>
 #include <lmd/kernels/primitive/mma.cuh>
 #include <lmd/quant/fast_decode.cuh>
 
 namespace lmd::kernels::detail {
-
-__device__ __forceinline__ std::uint32_t add_halves(std::uint32_t a, std::uint32_t b) {
-  std::uint32_t out;
-  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
-  return out;
-}
-__device__ __forceinline__ std::uint32_t fma_halves(std::uint32_t a,
-                                                    std::uint32_t b,
-                                                    std::uint32_t c) {
-  std::uint32_t out;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(c));
-  return out;
-}
 
 inline constexpr std::uint32_t kMinus1024 = 0xe400e400u;  // in both halves
 
@@ -30,16 +18,16 @@ __device__ __forceinline__ void code_halves(const uint4& v, int i, std::uint32_t
     constexpr std::uint32_t kSixteenth = 0x2c002c00u;
     constexpr std::uint32_t kMinus64 = 0xd400d400u;
     quant::FragmentDecoder<4, Half>{v}.biased_step(i, a);
-    a[0] = add_halves(a[0], kMinus1024);
+    a[0] = plus_halves(a[0], kMinus1024);
     a[1] = fma_halves(a[1], kSixteenth, kMinus64);
-    a[2] = add_halves(a[2], kMinus1024);
+    a[2] = plus_halves(a[2], kMinus1024);
     a[3] = fma_halves(a[3], kSixteenth, kMinus64);
   } else {
     static_assert(Bits == 8, "codes have 4 or 8 bits");
     quant::KvFragments<8>::step(v, i, a);
 #pragma unroll
     for (int r = 0; r < 4; ++r)
-      a[r] = add_halves(a[r] | 0x64006400u, kMinus1024);
+      a[r] = plus_halves(a[r] | 0x64006400u, kMinus1024);
   }
 }
 

@@ -3,25 +3,12 @@
 #pragma once
 
 #include <lmd/kernels/linear/row_params.cuh>
+#include <lmd/kernels/primitive/halves.cuh>
 #include <lmd/quant/fast_decode.cuh>
 
 #include <concepts>
 
 namespace lmd::kernels::detail {
-
-/// a * b + c for pairs, each rounded once.
-__device__ __forceinline__ std::uint32_t fma_halves(std::uint32_t a,
-                                                    std::uint32_t b,
-                                                    std::uint32_t c) {
-  std::uint32_t out;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(c));
-  return out;
-}
-__device__ __forceinline__ std::uint32_t multiply_halves(std::uint32_t a, std::uint32_t b) {
-  std::uint32_t out;
-  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
-  return out;
-}
 
 /// Weights of one group for rows g and g + 8 of a lane: W::decode(code), rounded once to T.
 template <quant::WeightFormat W, Activation T>

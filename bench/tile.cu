@@ -23,6 +23,14 @@ void add_rows(bench::LinearMemory& memory, const Layers& layers) {
   const Way tile{"tile/w4g128", [&memory](Cuda ctx, const Args& a) {
                    return tile_linear<P>(ctx, a, memory.view());
                  }};
+  const Way resident{"resident/w4g128", [](Cuda ctx, const Args& a) {
+                       bool is_launched = false;
+                       return try_resident_linear<P>(ctx, a, &is_launched);
+                     }};
+  const Way panel{"panel/w4g128", [&memory](Cuda ctx, const Args& a) {
+                    bool is_launched = false;
+                    return try_panel_linear<P>(ctx, a, memory.view(), &is_launched);
+                  }};
   const Way warpgroup{"warpgroup/w4g128", [&memory](Cuda ctx, const Args& a) {
                         return warpgroup_linear<P>(ctx, a, memory.view());
                       }};
@@ -32,12 +40,14 @@ void add_rows(bench::LinearMemory& memory, const Layers& layers) {
   const Way skinny{"skinny/w4g128",
                    [](Cuda ctx, const Args& a) { return skinny_linear<P>(ctx, a); }};
   const Way dense{"cublaslt/f16", {}, &memory.dense()};
-  for (const int m : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096}) {
+  for (const int m : {1, 2, 4, 8, 16, 32, 64, 96, 128, 256, 384, 512, 1024, 2048, 4096}) {
     bench::add_linear_rows(linear, layers, m);
     if (m >= 2 && m <= 16) bench::add_linear_rows(skinny, layers, m);
+    if (m <= 16) bench::add_linear_rows(resident, layers, m);
+    if (m >= 64 && m <= 512) bench::add_linear_rows(panel, layers, m);
     if (m <= 256) bench::add_linear_rows(tile, layers, m);
     if (m >= 8 && m <= 512) bench::add_linear_rows(warpgroup, layers, m);
-    if (m >= 64 && m <= 256) bench::add_linear_rows(wide, layers, m);
+    if (m >= 64 && m <= 512) bench::add_linear_rows(wide, layers, m);
     bench::add_linear_rows(dense, layers, m);
   }
 }

@@ -6,6 +6,7 @@
 #include <lmd/core/launch.cuh>
 #include <lmd/core/named_bytes.hpp>
 #include <lmd/kernels/linear/dense.cuh>
+#include <lmd/kernels/linear/panel.cuh>
 #include <lmd/kernels/linear/warpgroup.cuh>
 #include <lmd/kernels/linear/workspace.hpp>
 #include <lmd/model/config.hpp>
@@ -56,11 +57,13 @@ class LinearMemory {
   }
   [[nodiscard]] static std::int64_t scratch_bytes(const ModelConfig& c, int rows) {
     const int widest = std::max({c.hidden_size, c.q_size(), c.intermediate_size});
-    return std::max({kernels::warpgroup_scratch_bytes(widest),
-                     kernels::linear_scratch_bytes(rows, c.qkv_size(), c.hidden_size),
-                     kernels::linear_scratch_bytes(rows, c.hidden_size, c.q_size()),
-                     kernels::linear_scratch_bytes(rows, 2 * c.intermediate_size, c.hidden_size),
-                     kernels::linear_scratch_bytes(rows, c.hidden_size, c.intermediate_size)});
+    return std::max(
+        {kernels::warpgroup_scratch_bytes(widest),
+         kernels::panel_scratch_bytes(std::min(rows, kernels::kPanelLinearTokens), widest),
+         kernels::linear_scratch_bytes(rows, c.qkv_size(), c.hidden_size),
+         kernels::linear_scratch_bytes(rows, c.hidden_size, c.q_size()),
+         kernels::linear_scratch_bytes(rows, 2 * c.intermediate_size, c.hidden_size),
+         kernels::linear_scratch_bytes(rows, c.hidden_size, c.intermediate_size)});
   }
 
   DeviceBuffer<float> parts_;

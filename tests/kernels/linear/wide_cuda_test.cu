@@ -62,7 +62,8 @@ void compare(Layer<T> layer, const LinearCase& c, unsigned seed) {
   DeviceBuffer<int> counters(tile_counters(c.n));
   counters.fill_bytes(0);
   DeviceBuffer<std::uint8_t> scratch(
-      std::max(linear_scratch_bytes(c.m, c.n, c.k), warpgroup_scratch_bytes(c.k)));
+      std::max({linear_scratch_bytes(c.m, c.n, c.k), warpgroup_scratch_bytes(c.k),
+                panel_scratch_bytes(c.m, c.k)}));
   DeviceBuffer<std::uint8_t> dense_memory(kDenseBytes);
   LMD_CUDA_TRY(cudaDeviceSynchronize());
   DenseGemm dense(dense_memory.data(), kDenseBytes);
@@ -131,8 +132,9 @@ TEST_CASE("linear on Cuda, any number of tokens") {
   using W = quant::WeightInt4<128>;
   const Layer<Half> layer = &linear<FragmentPolicy<W, Half>>;
   unsigned seed = 1;
-  for (const int m : {1, 8, 9, 64, 128, 129}) {
+  for (const int m : {1, 4, 5, 8, 9, 16, 17, 64, 65, 128, 129, 384, 385}) {
     compare<W, Half>(layer, {.m = m, .n = 272, .k = 640}, seed++);
+    compare<W, Half>(layer, {.m = m, .n = 288, .k = 640, .y_padding = 0}, seed++);
     compare<W, Half>(layer,
                      {.m = m,
                       .n = 272,

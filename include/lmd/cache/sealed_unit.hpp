@@ -22,7 +22,7 @@ struct SealedUnit {
   static constexpr int kHeadDim = HeadDim;
 
   /// Parameter pairs of one tile.
-  static constexpr int n_params(quant::ParamAxis axis) {
+  static LMD_HD constexpr int n_params(quant::ParamAxis axis) {
     return axis == quant::ParamAxis::kNone    ? 0
            : axis == quant::ParamAxis::kToken ? kPageTokens
                                               : HeadDim;

@@ -15,11 +15,14 @@ namespace lmd::kernels {
 inline constexpr int kSkinnyLinearTokens = 8;
 inline constexpr int kWarpgroupLinearTokens = 192;
 inline constexpr int kTileLinearTokens = 64;
-/// Layers of 4-bit weights, but for the largest, hold x from more tokens than this on, up to kResidentTokens, and take panels
-/// beyond one tile of tokens, up to kPanelLinearTokens.
-/// 2026-11-28 H200, chained (beyond 256 tokens in bursts), W4 g128, one layer of a 7B model, us: skinny 50.7, 60.0 at 4, 8 tokens;
-/// resident 52.4, 54.2, 73.5 at 4, 8, 16; warp groups 75, 80, 88, 106, 194, 210, 422 at 8, 16, 32, 64, 96, 128, 256; panels
-/// 153, 157, 163, 251, 416, 482 at 64, 96, 128, 256, 384, 512; wide 302, 312, 363, 432, 481 at 64, 128, 256, 384, 512.
+/// Layers of 4-bit weights, but for the largest, hold x from more tokens than this on, up to
+/// kResidentTokens, and take panels beyond one tile of tokens, up to kPanelLinearTokens.
+/// 2026-11-28 H200, chained (beyond 256 tokens in bursts), W4 g128, one layer of a 7B model, us:
+///   skinny       50.7, 60.0 at 4, 8 tokens
+///   resident     52.4, 54.2, 73.5 at 4, 8, 16
+///   warp groups  75, 80, 88, 106, 194, 210, 422 at 8, 16, 32, 64, 96, 128, 256
+///   panels       153, 157, 163, 251, 416, 482 at 64, 96, 128, 256, 384, 512
+///   wide         302, 312, 363, 432, 481 at 64, 128, 256, 384, 512
 inline constexpr int kMostTokensBeforeResident = 4;
 inline constexpr std::int64_t kMostResidentWeights = std::int64_t{1} << 27;
 
@@ -42,8 +45,10 @@ template <LinearPolicy P>
 ///
 /// Shapes:  as BasicLinearArgs; k and x_stride multiples of 8, x, norm_weight and codes 16-byte
 ///          aligned. With kSiluMul n is a multiple of 16, with kBest at most kMaxVocab; with
-///          norm_weight x_stride is k. The workspace is large enough for m, n and k: tile_part_elements, tile_counters, and the
-///          largest of linear_scratch_bytes, warpgroup_scratch_bytes and, up to kPanelLinearTokens, panel_scratch_bytes.
+///          norm_weight x_stride is k. The workspace is large enough for m, n and k:
+///          tile_part_elements, tile_counters, and the largest of linear_scratch_bytes,
+///          warpgroup_scratch_bytes and, up to kPanelLinearTokens, panel_scratch_bytes (with less of
+///          those last, panels are not taken).
 /// Errors:  cudaErrorInvalidValue when a shape is not one of these.
 /// Stream:  queued on ctx.stream; inputs must live until it has run. One stream of a device at a time
 ///          (warpgroup_linear, tile_linear).

@@ -112,3 +112,11 @@ TEST_CASE("panel linear leaves rows that are not whole units, and needs scratch"
   CHECK(try_panel_linear<P>(Cuda{}, {.m = 70, .n = 32, .k = 12, .x_stride = 12, .y_stride = 32}, {},
                             &is_launched) == cudaErrorInvalidValue);
 }
+
+TEST_CASE_TEMPLATE("small: panel linear on Cuda is Host's", W, LMD_WEIGHTS_OF_HALF) {
+  if (!has_layer()) return;
+  constexpr int kChunk = quant::FragmentWeights<W>::kChunkColumns;
+  compare_tiles<Layer<0, 0>, W, Half>({.m = 130, .n = 96, .k = kChunk * 9, .y_padding = 0}, 1);
+  compare_tiles<Layer<2, 2>, W, Half>(
+      {.m = 9, .n = 160, .k = kChunk * 8, .epilogue = LinearEpilogue::kAdd, .y_padding = 0}, 2);
+}

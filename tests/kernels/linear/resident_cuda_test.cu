@@ -126,3 +126,12 @@ TEST_CASE("resident linear leaves what it has no room for") {
   CHECK(try_resident_linear<P>(Cuda{}, {.m = 9, .n = 16, .k = 12, .x_stride = 12}, &is_launched) ==
         cudaErrorInvalidValue);
 }
+
+TEST_CASE_TEMPLATE("small: resident linear on Cuda is Host's", W, LMD_WEIGHTS_OF_HALF) {
+  if (!has_layer()) return;
+  constexpr int kChunk = quant::FragmentWeights<W>::kChunkColumns;
+  compare_tiles<Layer<0, 0>, W, Half>(
+      {.m = 5, .n = 48, .k = kChunk * 9, .has_norm = true, .x_padding = 0}, 1);
+  compare_tiles<Layer<2, 1>, W, Half>(
+      {.m = 16, .n = 33, .k = kChunk * 3, .epilogue = LinearEpilogue::kAdd}, 2);
+}

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <lmd/kernels/attention/prefill_share.cuh>
+#include <lmd/kernels/primitive/async_copy.cuh>
 #include <lmd/kernels/primitive/wgmma.cuh>
 
 namespace lmd::kernels::detail {

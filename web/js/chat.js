@@ -18,6 +18,7 @@ export class Chat extends EventTarget {
     this.store = store;
     this.models = [];
     this.modelsError = null;
+    this.listing = null;       // a promise, while the server is asked for its models
     this.conversation = tree.createConversation(settings.system);
     this.answers = new Set();  // that grow: { conversation, abort }
   }
@@ -39,7 +40,12 @@ export class Chat extends EventTarget {
     return [...this.answers].find((answer) => answer.conversation.id === id);
   }
 
-  async loadModels() {
+  loadModels() {
+    this.listing = this.#listModels();
+    return this.listing;
+  }
+
+  async #listModels() {
     try {
       this.models = await listModels();
       this.modelsError = this.models.length ? null : new ApiError("server", "");
@@ -174,6 +180,8 @@ export class Chat extends EventTarget {
     let saved = performance.now();
     this.save(conversation);
     try {
+      await this.listing;  // who is quick asks before the page knows the model's name
+      node.model ||= this.model?.id ?? "";
       const request = requestFor(conversation, node, isContinued, this.model);
       for await (const piece of streamChat(request, abort.signal)) {
         node.text += piece.text ?? "";

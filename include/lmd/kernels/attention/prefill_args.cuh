@@ -20,8 +20,9 @@ struct PrefillStepArgs {
   const PrefillPage* pages = nullptr;  ///< device [n_pages] all that a chunk's tokens lie in, in
                                        ///< order, chunk after chunk
   int n_pages = 0;
-  Half* scratch = nullptr;  ///< [n_pages][keys, values][kv_heads, 64 * head_dim] in the open order: of full
-                            ///< pages, whose own queries read them at 16 bit
+  /// [n_pages][keys, values][kv_heads, 64 * head_dim] in the open order: of full pages, whose own
+  /// queries read them at 16 bit.
+  Half* scratch = nullptr;
 };
 
 }  // namespace lmd::kernels
